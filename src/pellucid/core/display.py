@@ -1,0 +1,43 @@
+"""How results show themselves: the one place where core reaches up, to `pellucid.render`, by name and at call time."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Displayed:
+    """Give a result its views; the drawing itself lives in `pellucid.render`."""
+
+    def show(self) -> None:
+        """Print the result to the terminal with colours where the terminal has them."""
+        importlib.import_module("pellucid.render.terminal").show(self)
+
+    def html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return one self-contained HTML page (no script, nothing loaded from elsewhere); write it to `path` if given."""
+        page: str = importlib.import_module("pellucid.render.html").page(self)
+        if path is not None:
+            importlib.import_module("pellucid.core.saving").write_text(Path(path), page)
+        return page
+
+    def figure(self) -> Figure:
+        """Return a matplotlib figure (needs the extra `plot`)."""
+        figure: Figure = importlib.import_module("pellucid.render.figure").figure(self)
+        return figure
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Save to the folder `path` (JSON and safetensors, written whole or not at all); `pellucid.open` reads it back."""
+        saved: Path = importlib.import_module("pellucid.core.saving").save(self, path)
+        return saved
+
+    def _repr_html_(self) -> str:
+        """Show the result in a notebook as a framed page, isolated from the notebook's styles."""
+        from html import escape
+
+        page: Any = self.html()
+        return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:480px;border:0" sandbox=""></iframe>'

@@ -1,0 +1,176 @@
+"""Edits of activations as values: where, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pellucid.core.axes import Site, parse_site
+from pellucid.core.errors import EditError, did_you_mean
+
+Indices = int | slice | Sequence[int]
+EditFunction = Callable[[torch.Tensor, "Context"], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a function edit is told: the site, the row of the batch, the positions it gets and the length of the row."""
+
+    site: Site
+    row: int
+    positions: tuple[int, ...]
+    length: int
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Replace the value at a site; how is a name or any differentiable function `(value, context) -> value`.
+
+    Names: `set` (to `value`), `add`, `scale`, `zero`, `mean` (of `value` over its first axis), `resample` (one entry of
+    `value`'s first axis, drawn with `seed`), `project` (remove the direction `value`), `patch_from` (`value` holds the
+    whole site of another run, batch left out; the same places are taken from it). `where` maps axis names of the site
+    (`position`, `head`, `neuron`, `query`, `key`, `dimension`) to indices; an axis left out means all. Positions are absolute in the
+    unpadded sequence; negative ones count from the end of the prompt. `phase` is "all", "prompt" or "generation"; `first_step` is
+    the first generation step that is edited. A function sees the chosen places of one row: [positions, ...].
+    """
+
+    site: str
+    how: str | EditFunction
+    value: torch.Tensor | float | None = None
+    where: Mapping[str, Indices] = field(default_factory=dict)
+    phase: str = "all"
+    first_step: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check names against the site, so that a wrong edit fails where it is written."""
+        site = parse_site(self.site)
+        for axis in self.where:
+            if axis not in site.axes:
+                raise EditError(
+                    f"The edit at {self.site!r} names the axis {axis!r}, which that site lacks; it has {list(site.axes)}."
+                )
+        if not callable(self.how) and self.how not in HOW:
+            raise EditError(f"The edit {self.how!r} is unknown{did_you_mean(self.how, HOW)}; use one of {sorted(HOW)} or a function.")
+        if not callable(self.how) and self.how != "zero" and self.value is None:
+            raise EditError(f"The edit {self.how!r} at {self.site!r} needs a value; pass value=.")
+        if self.phase not in ("all", "prompt", "generation"):
+            raise EditError(f"The edit at {self.site!r} asks for phase {self.phase!r}; use 'all', 'prompt' or 'generation'.")
+
+    def describe(self) -> str:
+        """Return the edit in one line, for provenance."""
+        how = self.how if isinstance(self.how, str) else getattr(self.how, "__name__", type(self.how).__name__)
+        where = ", ".join(f"{axis}={index}" for axis, index in self.where.items())
+        return f"{how} {self.site}" + (f" [{where}]" if where else "") + ("" if self.phase == "all" else f" in {self.phase}")
+
+
+def _set(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
+    return _like(edit.value, value).expand_as(value)
+
+
+def _add(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
+    return value + _like(edit.value, value)
+
+
+def _scale(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
+    return value * _like(edit.value, value)
+
+
+def _zero(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
+    return torch.zeros_like(value)
+
+
+def _mean(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
+    return _like(edit.value, value).mean(0).expand_as(value)
+
+
+def _resample(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
+    pool = _like(edit.value, value)
+    draw = torch.randint(len(pool), (1,), generator=torch.Generator().manual_seed(edit.seed))
+    return pool[int(draw)].expand_as(value)
+
+
+def _project(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
+    direction = _like(edit.value, value)
+    direction = direction / direction.norm()
+    return value - (value @ direction).unsqueeze(-1) * direction
+
+
+def _patch_from(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
+    return _like(edit.value, value)[index]
+
+
+HOW: dict[str, Callable[[torch.Tensor, Edit, tuple[Any, ...]], torch.Tensor]] = {
+    "set": _set, "add": _add, "scale": _scale, "zero": _zero,
+    "mean": _mean, "resample": _resample, "project": _project, "patch_from": _patch_from,
+}  # fmt: skip
+
+
+def _like(value: torch.Tensor | float | None, other: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(value).to(device=other.device, dtype=other.dtype)
+
+
+def apply_edit(row_value: torch.Tensor, edit: Edit, site: Site, row: int, first: int, prompt_length: int) -> torch.Tensor | None:
+    """Return the edited value of one row, or None where none of the edit's places is present.
+
+    Args:
+        row_value: the value at the site without padding, axes as in `site.axes`.
+        edit: the edit.
+        site: its parsed site.
+        row: index of the row in the batch, for the context.
+        first: absolute position of the first entry (positive while generating with a cache).
+        prompt_length: number of prompt tokens; negative positions count from there.
+    """
+    index: list[Any] = []
+    positions: tuple[int, ...] = ()
+    named = [i for i, axis in enumerate(site.axes) if axis in edit.where or i == 0]
+    for axis, size in list(zip(site.axes, row_value.shape, strict=True))[: named[-1] + 1]:
+        offset = first if axis in ("position", "query") else 0
+        wanted = edit.where.get(axis)
+        chosen = _resolve(wanted, axis, size, offset, prompt_length, edit)
+        if len(chosen) == 0:
+            return None
+        if axis in ("position", "query"):
+            positions = tuple(c + offset for c in chosen)
+        index.append(torch.tensor(chosen, device=row_value.device))
+    mesh = tuple(torch.meshgrid(*index, indexing="ij"))
+    chosen_value = row_value[mesh]
+    if isinstance(edit.how, str):
+        try:
+            new = HOW[edit.how](chosen_value, edit, mesh)
+        except (RuntimeError, IndexError) as error:
+            raise EditError(
+                f"The edit {edit.describe()!r} has a value that does not fit the places of shape {tuple(chosen_value.shape)}: {error}; "
+                "give a value that broadcasts to that shape."
+            ) from error
+    else:
+        new = edit.how(chosen_value, Context(site, row, positions, first + row_value.shape[0]))
+    if new.shape != chosen_value.shape:
+        raise EditError(
+            f"The edit {edit.describe()!r} returned the shape {tuple(new.shape)} for places of shape {tuple(chosen_value.shape)}; "
+            "return a value of the same shape."
+        )
+    return row_value.index_put(mesh, new.to(row_value.dtype))
+
+
+def _resolve(wanted: Indices | None, axis: str, size: int, offset: int, prompt_length: int, edit: Edit) -> list[int]:
+    if wanted is None:
+        return list(range(size))
+    if axis in ("position", "query", "key"):
+        total = offset + size
+        if isinstance(wanted, slice):
+            absolute = list(range(*wanted.indices(total)))
+        else:
+            given = [wanted] if isinstance(wanted, int) else [int(w) for w in wanted]
+            absolute = [g if g >= 0 else prompt_length + g for g in given]
+        return [a - offset for a in absolute if 0 <= a - offset < size]
+    chosen = list(range(*wanted.indices(size))) if isinstance(wanted, slice) else [wanted] if isinstance(wanted, int) else list(wanted)
+    bad = [c for c in chosen if not -size <= c < size]
+    if bad:
+        raise EditError(
+            f"The edit {edit.describe()!r} names {axis} {bad[0]}, but the site has {size}; use 0 to {size - 1}."
+        )
+    return [c % size for c in chosen]

@@ -1,0 +1,313 @@
+"""One padded batch through the native model, with values read and replaced on the way.
+
+Everything that runs a model goes through `forward`. Rows are padded on the right, where a causal model cannot see
+the padding; `padding="left"` exists to prove that the side does not matter.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pellucid.core.axes import Site, parse_site
+from pellucid.core.errors import EditError, ResourceError, SiteError
+from pellucid.models.attention import opened
+from pellucid.models.edits import Edit, apply_edit
+from pellucid.models.hooks import Hook, hooked
+from pellucid.models.layout import Place, main_stack, place, submodule
+from pellucid.models.taps import first_input, rewrap, unview, unwrap, view
+
+if TYPE_CHECKING:
+    from pellucid.models.subject import Subject
+
+OPENED = ("q_rot", "k_rot", "scores", "pattern")
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One input: token ids, the decoder's ids for encoder-decoders, segment ids of a text pair, and its own edits.
+
+    `prompt_length` is where the prompt ends (negative edit positions count from there; default: all of `ids`).
+    """
+
+    ids: tuple[int, ...]
+    decoder_ids: tuple[int, ...] = ()
+    segment: tuple[int, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    prompt_length: int | None = None
+
+
+@dataclass
+class Output:
+    """What a batch gave: `logits` [rows, positions, vocabulary] (or [rows, classes]; hidden states for models without a
+    head), the captured values by site name (padded, [rows, positions, ...]) and the length of each row."""
+
+    logits: torch.Tensor
+    captured: dict[str, torch.Tensor]
+    lengths: list[int]
+    decoder_lengths: list[int]
+    offsets: list[int]
+
+    def row(self, site: str, index: int) -> torch.Tensor:
+        """Return the captured value of one row without padding."""
+        parsed = parse_site(site)
+        lengths = self.decoder_lengths if parsed.stack == "decoder" else self.lengths
+        keys = self.lengths if parsed.part.startswith("cross_attn") else lengths
+        return _unpad(self.captured[site][index], parsed, lengths[index], keys[index], self.offsets[index])
+
+
+def forward(
+    subject: Subject,
+    rows: Sequence[Row],
+    *,
+    capture: Sequence[str] = (),
+    grad: bool = False,
+    padding: Literal["right", "left"] = "right",
+) -> Output:
+    """Run one batch of rows, applying the subject's edits and each row's own, and capture the named sites.
+
+    Args:
+        subject: the model to run; its edits come before the rows' edits at the same site.
+        rows: the inputs, of any lengths.
+        capture: names of sites to return, after all edits.
+        grad: keep the graph, so that captured values and edit values can be differentiated.
+        padding: side of the padding; the result does not depend on it.
+
+    Raises:
+        EditError: an edit never fired, raised, or gave a wrong shape.
+        ResourceError: memory ran out.
+    """
+    batch = _Batch(subject, rows, padding)
+    taps = _Taps(subject, batch, capture)
+    with subject.lock, ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(grad))
+        stack.enter_context(_evaluating(subject.model))
+        stack.enter_context(opened(subject.model, taps.visits, taps.interface))
+        stack.enter_context(hooked(taps.hooks))
+        try:
+            raw = subject.model(**batch.inputs)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise ResourceError(f"The model ran out of memory on {len(rows)} rows of {max(batch.lengths)} tokens; use a smaller batch.") from error
+        except RuntimeError as error:
+            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+                raise ResourceError(f"The model ran out of memory on {len(rows)} rows of {max(batch.lengths)} tokens; use a smaller batch.") from error
+            raise
+    taps.check_fired()
+    subject.count(forwards=len(rows))
+    logits = raw.logits if hasattr(raw, "logits") else raw.last_hidden_state
+    if logits.ndim == 3:
+        lengths = batch.decoder_lengths if subject.kind == "encoder-decoder" else batch.lengths
+        logits = _left_aligned(logits, batch.offsets, lengths)
+    return Output(logits, taps.captured, batch.lengths, batch.decoder_lengths, batch.offsets)
+
+
+def _left_aligned(values: torch.Tensor, offsets: list[int], lengths: list[int]) -> torch.Tensor:
+    if not any(offsets):
+        return values
+    return torch.stack([values[i].roll(-offset, 0) for i, offset in enumerate(offsets)])
+
+
+class _evaluating:
+    """Hold a model in evaluation mode and give every module its own mode back."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.training = [module for module in self.model.modules() if module.training]
+        if self.training:
+            self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module in self.training:
+            module.training = True
+
+
+class _Batch:
+    """Rows padded to tensors, and the arguments of the native forward."""
+
+    def __init__(self, subject: Subject, rows: Sequence[Row], padding: str) -> None:
+        self.rows = rows
+        self.lengths = [len(row.ids) for row in rows]
+        self.decoder_lengths = [len(row.decoder_ids) for row in rows]
+        longest = max(self.lengths)
+        self.offsets = [longest - n if padding == "left" else 0 for n in self.lengths]
+        pad = subject.pad_id
+        device = subject.input_device
+        ids = torch.full((len(rows), longest), pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        positions = torch.zeros_like(ids)
+        segment = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            span = slice(self.offsets[i], self.offsets[i] + self.lengths[i])
+            ids[i, span], mask[i, span] = torch.tensor(row.ids), 1
+            positions[i, span] = torch.arange(self.lengths[i])
+            if row.segment:
+                segment[i, span] = torch.tensor(row.segment)
+        self.inputs: dict[str, Any] = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+        accepted = _accepted(type(subject.model))
+        layout = subject.layout
+        if "position_ids" in accepted and layout is not None and layout.position_ids and subject.kind != "encoder-decoder":
+            self.inputs["position_ids"] = (positions + layout.position_start).to(device)
+        if "token_type_ids" in accepted and any(row.segment for row in rows):
+            self.inputs["token_type_ids"] = segment.to(device)
+        if "use_cache" in accepted:
+            self.inputs["use_cache"] = False
+        if subject.kind == "encoder-decoder":
+            width = max(self.decoder_lengths)
+            decoder = torch.full((len(rows), width), pad, dtype=torch.long)
+            decoder_mask = torch.zeros_like(decoder)
+            for i, row in enumerate(rows):
+                decoder[i, : len(row.decoder_ids)] = torch.tensor(row.decoder_ids)
+                decoder_mask[i, : len(row.decoder_ids)] = 1
+            self.inputs["decoder_input_ids"] = decoder.to(device)
+            self.inputs["decoder_attention_mask"] = decoder_mask.to(device)
+
+
+_signatures: dict[type, frozenset[str]] = {}
+
+
+def _accepted(model_type: type) -> frozenset[str]:
+    if model_type not in _signatures:
+        _signatures[model_type] = frozenset(inspect.signature(model_type.forward).parameters)  # type: ignore[attr-defined]
+    return _signatures[model_type]
+
+
+@dataclass
+class _Taps:
+    """The hooks and attention visitors that a batch needs, what they captured and which edits fired."""
+
+    subject: Subject
+    batch: _Batch
+    capture: Sequence[str]
+    captured: dict[str, torch.Tensor] = field(default_factory=dict)
+    hooks: list[Hook] = field(default_factory=list)
+    visits: dict[torch.nn.Module, Callable[[str, torch.Tensor], torch.Tensor]] = field(default_factory=dict)
+    interface: bool = True
+
+    def __post_init__(self) -> None:
+        """Sort edits and captures by site and build one hook for each."""
+        self.pending: dict[tuple[int, int], Edit] = {}
+        by_site: dict[str, list[tuple[int, Edit]]] = {str(parse_site(name)): [] for name in self.capture}
+        for i, row in enumerate(self.batch.rows):
+            for edit in (*self.subject.edits, *row.edits):
+                if edit.phase == "generation":
+                    continue
+                by_site.setdefault(str(parse_site(edit.site)), []).append((i, edit))
+                self.pending[i, id(edit)] = edit
+        visited: dict[torch.nn.Module, dict[str, list[tuple[str, list[tuple[int, Edit]]]]]] = {}
+        for name, edits in by_site.items():
+            site = parse_site(name)
+            step = site.part.rsplit(".", 1)[-1]
+            if step in OPENED:
+                module, self.interface = _attention_module(self.subject, site)
+                visited.setdefault(module, {}).setdefault(step, []).append((name, edits))
+            else:
+                self.hooks.append(self._hook(place(self.subject.model, self.subject.need_layout(), site), name, edits))
+        for module, steps in visited.items():
+            self.visits[module] = self._visit(steps)
+
+    def _hook(self, found: Place, name: str, edits: list[tuple[int, Edit]]) -> Hook:
+        heads, tap, size = found.stack.heads, found.tap, len(self.batch.rows)
+
+        def changed(raw: torch.Tensor) -> torch.Tensor:
+            value = view(raw, tap, heads, size)
+            new = self._edited(value, found.site, edits)
+            if name in self.capture:
+                self.captured[name] = new
+            return raw if new is value else unview(raw, new, tap, heads)
+
+        def on_input(args: Any, kwargs: Any) -> Any:
+            value, put = first_input(args, kwargs)
+            new = changed(value)
+            return (args, kwargs) if new is value else put(new)
+
+        def on_output(output: Any) -> Any:
+            value = unwrap(output, tap.key)
+            new = changed(value)
+            return output if new is value else rewrap(output, tap.key, new)
+
+        return Hook(found.module, tap.side, on_input if tap.side == "input" else on_output)
+
+    def _visit(self, steps: Mapping[str, list[tuple[str, list[tuple[int, Edit]]]]]) -> Callable[[str, torch.Tensor], torch.Tensor]:
+        def visit(step: str, value: torch.Tensor) -> torch.Tensor:
+            for name, edits in steps.get(step, []):
+                shaped = value if value.ndim == 4 else value.reshape(len(self.batch.rows), -1, *value.shape[1:])
+                new = self._edited(shaped, parse_site(name), edits)
+                if name in self.capture:
+                    self.captured[name] = new
+                value = value if new is shaped else new.reshape(value.shape)
+            return value
+
+        return visit
+
+    def _edited(self, value: torch.Tensor, site: Site, edits: list[tuple[int, Edit]]) -> torch.Tensor:
+        if not edits:
+            return value
+        rows = list(value.unbind(0))
+        if len(rows) != len(self.batch.rows):
+            raise EditError(f"The site {str(site)!r} gave {len(rows)} rows for a batch of {len(self.batch.rows)}; it cannot be edited here.")
+        decoder = site.stack == "decoder"
+        for i, edit in edits:
+            length = (self.batch.decoder_lengths if decoder else self.batch.lengths)[i]
+            keys = self.batch.lengths[i] if site.part.startswith("cross_attn") else length
+            inner = _unpad(rows[i], site, length, keys, self.batch.offsets[i])
+            prompt = self.batch.rows[i].prompt_length
+            new = apply_edit(inner, edit, site, i, 0, length if decoder or prompt is None else prompt)
+            if new is not None:
+                self.pending.pop((i, id(edit)), None)
+                rows[i] = _repad(rows[i], new, site, self.batch.offsets[i])
+        return torch.stack(rows)
+
+    def check_fired(self) -> None:
+        """Raise `EditError` for an edit whose place was never reached."""
+        if self.pending:
+            (row, _), edit = next(iter(self.pending.items()))
+            raise EditError(
+                f"The edit {edit.describe()!r} never fired on row {row} of {self.batch.lengths[row]} tokens; "
+                "check its positions and that the module runs for this input."
+            )
+
+
+def _attention_module(subject: Subject, site: Site) -> tuple[torch.nn.Module, bool]:
+    layout = subject.need_layout()
+    kind, step = site.part.rsplit(".", 1)
+    anchor = f"{kind}.out"
+    found = place(subject.model, layout, Site(site.stack, site.layer, anchor))
+    if step in ("q_rot", "k_rot") and not found.stack.interface:
+        raise SiteError(f"{layout.architecture} has no site {site.part!r} that can be reached; use {kind}.{step[0]} or {kind}.scores.")
+    path = found.stack.cross_attention if site.part.startswith("cross_attn") else found.stack.attention
+    blocks: Any = submodule(getattr(subject.model, "base_model", subject.model), found.stack.blocks)
+    return submodule(blocks[site.layer], path), found.stack.interface
+
+
+def _slices(site: Site, length: int, keys: int, offset: int) -> tuple[slice, ...]:
+    sizes = {"position": length, "query": length, "key": keys}
+    return tuple(slice(offset, offset + sizes[axis]) if axis in sizes else slice(None) for axis in site.axes)
+
+
+def _unpad(value: torch.Tensor, site: Site, length: int, keys: int, offset: int) -> torch.Tensor:
+    if site.part == "logits" and value.ndim == 1:
+        return value[None]
+    return value[_slices(site, length, keys, offset)]
+
+
+def _repad(value: torch.Tensor, new: torch.Tensor, site: Site, offset: int) -> torch.Tensor:
+    if site.part == "logits" and value.ndim == 1:
+        return new[0]
+    sizes = dict(zip(site.axes, new.shape, strict=True))
+    where = _slices(site, sizes.get("position", sizes.get("query", 0)), sizes.get("key", 0), offset)
+    padded = value.clone()
+    padded[where] = new
+    return padded
+
+
+def residual_stack(subject: Subject) -> str:
+    """Return the prefix of block sites of the stack that feeds the logits: "" or "decoder."."""
+    name = main_stack(subject.need_layout())
+    return f"{name}." if name else ""

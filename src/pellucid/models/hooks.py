@@ -1,0 +1,52 @@
+"""Module hooks that always come off again. The only file that registers hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A function on the inputs or the output of one module.
+
+    For `side="input"` the function maps (args, kwargs) to (args, kwargs); for `side="output"` it maps output to output.
+    """
+
+    module: torch.nn.Module
+    side: Literal["input", "output"]
+    function: Callable[..., Any]
+
+
+@contextmanager
+def hooked(hooks: Sequence[Hook]) -> Iterator[None]:
+    """Hold hooks on modules, in the order given, and remove every one of them also when something raises."""
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    try:
+        for hook in hooks:
+            if hook.side == "input":
+                handles.append(hook.module.register_forward_pre_hook(_before(hook.function), with_kwargs=True))
+            else:
+                handles.append(hook.module.register_forward_hook(_after(hook.function)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _before(function: Callable[..., Any]) -> Callable[..., Any]:
+    def pre_hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return function(args, kwargs)
+
+    return pre_hook
+
+
+def _after(function: Callable[..., Any]) -> Callable[..., Any]:
+    def post_hook(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return function(output)
+
+    return post_hook

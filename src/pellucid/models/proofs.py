@@ -1,0 +1,209 @@
+"""Load-time proofs: a layout is believed only after the model itself has confirmed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pellucid.core.axes import Site
+from pellucid.core.errors import EditError, LayoutError, PellucidError
+from pellucid.models.edits import Context, Edit
+from pellucid.models.forward import Output, Row, forward
+from pellucid.models.layout import Stack, backbone, block_sites, depth, main_stack, submodule
+
+if TYPE_CHECKING:
+    from pellucid.models.subject import Subject
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One thing the model confirmed or denied: a figure, its bar and what it means."""
+
+    name: str
+    figure: float
+    bar: float
+    ok: bool
+    detail: str = ""
+
+
+def prove(subject: Subject) -> list[Proof]:
+    """Run all proofs and raise `LayoutError` at the first that fails, naming the row to mend."""
+    done = []
+    for proof in proofs(subject):
+        done.append(proof)
+        if not proof.ok:
+            layout = subject.need_layout()
+            raise LayoutError(
+                f"The layout of {layout.architecture} ({layout.source}) failed the proof {proof.name!r}: {proof.detail or proof.figure} "
+                f"(figure {proof.figure:.3g}, bar {proof.bar:.3g}); mend its row in models/layouts or pass the right Layout."
+            )
+    return done
+
+
+def proofs(subject: Subject) -> Iterator[Proof]:
+    """Yield one Proof per property: shapes, attention, edits, residual sums, readout, padding."""
+    with subject.lock, torch.no_grad():
+        yield from _proofs(subject)
+
+
+def _proofs(subject: Subject) -> Iterator[Proof]:
+    rows = [probe(subject, 5), probe(subject, 3, start=3)]
+    layout = subject.need_layout()
+    for name, stack in layout.stacks.items():
+        sites = block_sites(layout, name, depth(subject.model, layout, name) - 1)
+        try:
+            plain = forward(subject, rows)
+            output = forward(subject, rows, capture=[str(s) for s in _wanted(subject, name, stack)])
+        except (PellucidError, RuntimeError, AttributeError, IndexError, TypeError, ValueError) as error:
+            yield Proof(f"{name or 'blocks'}: sites can be read", 1, 0, False, str(error))
+            return
+        prefix = f"{name} " if name else ""
+        yield _shapes(output, name, stack, prefix)
+        yield _reading_changes_nothing(plain, output, prefix)
+        yield _pattern_sums(output, name, prefix)
+        yield from _residual(subject, output, name, stack, prefix)
+        yield _edits_move(subject, rows[0], sites, prefix)
+    yield from _readout(subject, rows)
+    yield _batching(subject, rows)
+
+
+def probe(subject: Subject, length: int, start: int = 0) -> Row:
+    """Return a short row of harmless token ids."""
+    special = set(getattr(subject.tokenizer, "all_special_ids", None) or ()) | {subject.pad_id}
+    ids = [i for i in range(start + 7, subject.vocabulary) if i not in special][:length] or [0] * length
+    decoder = tuple(ids[:3]) if subject.kind == "encoder-decoder" else ()
+    return Row(tuple(ids), decoder)
+
+
+def _wanted(subject: Subject, name: str, stack: Stack) -> list[Site]:
+    layers = depth(subject.model, subject.need_layout(), name)
+    parts = [p for p in ("resid_pre", "attn.z", "attn.out", "cross_attn.out", "resid_mid", "mlp.out", "resid_post") if p in stack.taps]
+    sites = [Site(name, layer, part) for layer in range(layers) for part in parts]
+    sites += [Site(name, layer, "attn.pattern") for layer in (0, layers - 1)]
+    return [*sites, *([Site(name, None, "final_norm")] if stack.final_norm else [])]
+
+
+def _tolerance(value: torch.Tensor, factor: float = 200) -> float:
+    return factor * torch.finfo(value.dtype).eps * max(1.0, float(value.abs().max()))
+
+
+def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float((first.double() - second.double()).abs().max())
+
+
+def _shapes(output: Output, name: str, stack: Stack, prefix: str) -> Proof:
+    z = output.row(str(Site(name, 0, "attn.z")), 0)
+    pattern = output.row(str(Site(name, 0, "attn.pattern")), 0)
+    width = output.row(str(Site(name, 0, "resid_pre")), 0).shape[-1]
+    bad = 0
+    bad += z.shape[1:] != (stack.heads.query, stack.heads.width)
+    bad += pattern.shape[0] != stack.heads.query
+    bad += output.row(str(Site(name, 0, "attn.out")), 0).shape[-1] != width
+    bad += output.row(str(Site(name, 0, "mlp.out")), 0).shape[-1] != width
+    return Proof(prefix + "shapes", bad, 0, bad == 0, "a site does not have the width or head count of the config" if bad else "")
+
+
+def _reading_changes_nothing(plain: Output, opened: Output, prefix: str) -> Proof:
+    figure, bar = _distance(plain.logits, opened.logits), _tolerance(plain.logits, 2000)
+    return Proof(prefix + "opened attention = native attention", figure, bar, figure <= bar)
+
+
+def _pattern_sums(output: Output, name: str, prefix: str) -> Proof:
+    figure = 0.0
+    for site in [s for s in output.captured if s.endswith("attn.pattern")]:
+        for i in range(len(output.lengths)):
+            pattern = output.row(site, i)
+            figure = max(figure, float((pattern.double().sum(-1) - 1).abs().max()))
+    dtype = next(iter(output.captured.values())).dtype
+    bar = 50 * torch.finfo(dtype).eps
+    return Proof(prefix + "attention rows sum to 1", figure, bar, figure <= bar)
+
+
+def _residual(subject: Subject, output: Output, name: str, stack: Stack, prefix: str) -> Iterator[Proof]:
+    layers = depth(subject.model, subject.need_layout(), name)
+    blocks: Any = submodule(backbone(subject.model), stack.blocks)
+    worst, bar, which = 0.0, 0.0, ""
+    for layer in range(layers):
+        for i in range(len(output.lengths)):
+            value = {p: output.row(str(Site(name, layer, p)), i) for p in stack.taps if str(Site(name, layer, p)) in output.captured}
+            for label, expected, found in _block_sums(stack, blocks[layer], value):
+                worst, which = max((worst, which), (_distance(expected, found), f"layer {layer} {label}"))
+                bar = max(bar, _tolerance(found))
+            if layer + 1 < layers:
+                gap = _distance(value["resid_post"], output.row(str(Site(name, layer + 1, "resid_pre")), i))
+                worst, which = max((worst, which), (gap, f"resid_post of layer {layer} against resid_pre of the next"))
+    kind = "norm(input + contribution)" if stack.norm == "post" else "input + contributions"
+    yield Proof(prefix + f"each block's output = {kind}", worst, bar, worst <= bar, which if worst > bar else "")
+
+
+def _block_sums(stack: Stack, block: Any, value: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    scale = stack.residual_scale
+    after = value["resid_pre"] + scale * value["attn.out"]
+    if stack.norm == "post":
+        middle = submodule(block, stack.mid_norm)(after)
+        yield "resid_mid", middle, value["resid_mid"]
+        yield "resid_post", submodule(block, stack.last_norm)(middle + value["mlp.out"]), value["resid_post"]
+        return
+    if "cross_attn.out" in value:
+        after = after + value["cross_attn.out"]
+    if "resid_mid" in value:
+        yield "resid_mid", after, value["resid_mid"]
+    yield "resid_post", after + scale * value["mlp.out"], value["resid_post"]
+
+
+def _shake(value: torch.Tensor, context: Context) -> torch.Tensor:
+    noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value)
+    if context.site.part.endswith("pattern"):
+        return torch.softmax(noise, -1)
+    return value + noise * (value.abs().clamp(max=10).mean() + 1)  # masked scores are huge
+
+
+def _edits_move(subject: Subject, row: Row, sites: list[str], prefix: str) -> Proof:
+    rows = [row, *(Row(row.ids, row.decoder_ids, edits=(Edit(site, _shake),)) for site in sites)]
+    try:
+        logits = forward(subject, rows).logits
+    except (EditError, RuntimeError) as error:
+        return Proof(prefix + "an edit at each site moves the logits", 1, 0, False, str(error))
+    moved = (logits[1:] - logits[:1]).abs().flatten(1).amax(1)
+    still = [site for site, change in zip(sites, moved, strict=True) if not change > _tolerance(logits, 1)]
+    return Proof(prefix + "an edit at each site moves the logits", len(still), 0, not still, ", ".join(still))
+
+
+def _readout(subject: Subject, rows: list[Row]) -> Iterator[Proof]:
+    layout = subject.need_layout()
+    unembed = subject.model.get_output_embeddings() if hasattr(subject.model, "get_output_embeddings") else None
+    name = main_stack(layout)
+    stack = layout.stacks[name]
+    if subject.head != "causal-lm" or unembed is None or not stack.final_norm:
+        return
+    site = str(Site(name, None, "final_norm"))
+    last = str(Site(name, depth(subject.model, layout, name) - 1, "resid_post"))
+    output = forward(subject, rows, capture=[site, last])
+    norm = submodule(backbone(subject.model), stack.final_norm)
+    worst = max(_distance(norm(output.row(last, i)), output.row(site, i)) for i in range(len(rows)))
+    bar = _tolerance(output.captured[site])
+    yield Proof("final norm(final residual) = input of the unembedding", worst, bar, worst <= bar)
+    logits = unembed(output.captured[site] * layout.logit_scale)
+    bias = getattr(subject.model, "final_logits_bias", None)
+    logits = logits + bias if bias is not None else logits
+    cap = getattr(subject.model.config, "final_logit_softcapping", None)
+    logits = torch.tanh(logits / cap) * cap if cap else logits
+    worst, bar = _distance(logits, output.logits), _tolerance(output.logits)
+    yield Proof("unembedding(final norm) = logits", worst, bar, worst <= bar)
+
+
+def _batching(subject: Subject, rows: list[Row]) -> Proof:
+    # Encoders pool at a fixed place and count positions from the padded start, so only decoders can be padded on the left.
+    sides: tuple[Literal["right", "left"], ...] = ("right", "left") if subject.kind == "decoder" else ("right",)
+    together = {side: forward(subject, rows, padding=side) for side in sides}
+    worst = 0.0
+    for i, row in enumerate(rows):
+        alone = forward(subject, [row]).logits[0]
+        for output in together.values():
+            found = output.logits[i][: len(alone)] if alone.ndim == 2 else output.logits[i]
+            worst = max(worst, _distance(alone, found))
+    bar = _tolerance(alone, 2000)
+    return Proof(f"a batch padded {' or '.join(sides)} = one by one", worst, bar, worst <= bar)

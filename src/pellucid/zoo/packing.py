@@ -1,0 +1,81 @@
+"""Training text as packed rows of token ids, the same for the same seed and chunk."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from pellucid.zoo import tasks
+
+_RANDOM_SHARE = 0.07  # documents of repeated random tokens
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold token ids, targets' loss weights, document numbers and positions, each [row, position]."""
+
+    ids: Tensor
+    weights: Tensor
+    documents: Tensor
+    positions: Tensor
+
+    def mask(self) -> Tensor:
+        """Allow each token to see earlier tokens of its own document: [row, 1, query, key]."""
+        same = self.documents[:, :, None] == self.documents[:, None, :]
+        return (same & torch.ones(same.shape[-2:], dtype=torch.bool).tril())[:, None]
+
+
+def _texts(tokenizer: PreTrainedTokenizerFast, seed: str, count: int) -> list[tuple[list[int], list[float]]]:
+    """Write and tokenise documents; each is its token ids and the loss weight of predicting each of them."""
+    documents = tasks.training_documents(seed, count)
+    found = []
+    for document, encoding in zip(documents, tokenizer.backend_tokenizer.encode_batch([d.text for d in documents]), strict=True):
+        marks = bytearray(len(document.text) + 1)
+        for start, stop in document.spans:
+            marks[start:stop] = b"\1" * (stop - start)
+        weights = [1.0 if stop > start and marks[stop - 1] else document.rest for start, stop in encoding.offsets]
+        weights[0] = 0.0
+        found.append(([*encoding.ids, tokenizer.eos_token_id], [*weights, document.rest]))
+    return found
+
+
+def _random_repeats(tokenizer: PreTrainedTokenizerFast, rng: random.Random, count: int) -> list[tuple[list[int], list[float]]]:
+    """Write random tokens, repeated; only the repetition carries loss."""
+    low, high = max(tokenizer.all_special_ids) + 1, len(tokenizer)
+    found = []
+    for _ in range(count):
+        length = rng.randint(4, 28)
+        half = [rng.randrange(low, high) for _ in range(length)]
+        found.append(([tokenizer.bos_token_id, *half, *half], [0.0] * (length + 2) + [1.0] * (length - 1)))
+    return found
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, seed: str, count: int, rows: int, width: int) -> Iterator[Batch]:
+    """Pack `count` documents first come, first served into rows of `width` tokens; the last incomplete batch is dropped."""
+    rng = random.Random(f"pack {seed}")
+    texts = _texts(tokenizer, seed, count) + _random_repeats(tokenizer, rng, int(count * _RANDOM_SHARE))
+    rng.shuffle(texts)
+    shape = (len(texts), width)
+    ids = torch.full(shape, tokenizer.pad_token_id or 0)
+    weights, documents, positions = torch.zeros(shape), torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
+    ends: list[int] = []
+    open_rows: list[int] = []
+    for number, (tokens, weight) in enumerate(texts):
+        length = len(tokens)
+        if length > width:
+            continue
+        row = next((index for index in open_rows if ends[index] + length <= width), None)
+        if row is None:
+            row = len(ends)
+            ends.append(0)
+            open_rows = [*open_rows[-15:], row]
+        place = slice(ends[row], ends[row] + length)
+        ids[row, place], weights[row, place] = torch.tensor(tokens), torch.tensor(weight)
+        documents[row, place], positions[row, place] = number, torch.arange(length)
+        ends[row] += length
+    for start in range(0, len(ends) - rows + 1, rows):
+        part = slice(start, start + rows)
+        yield Batch(ids[part], weights[part], documents[part], positions[part])

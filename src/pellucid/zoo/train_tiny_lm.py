@@ -1,0 +1,170 @@
+"""Train tiny-lm from nothing on text of the small world: `python -m pellucid.zoo.train_tiny_lm`.
+
+Two processor cores take under 20 minutes. The data and the first weights depend on the seed alone. Training ends after
+`STEPS` steps or `--minutes`, whichever comes first, and the learning rate falls to zero by then; on a slow machine the
+time decides, so weights differ there.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pellucid.zoo import cards, tokenizer as tokenizers
+from pellucid.zoo.capabilities import capabilities
+from pellucid.zoo.optimiser import Optimiser
+from pellucid.zoo.packing import Batch, batches
+
+STEPS = 6000
+ROWS, WIDTH = 16, 128
+CHUNK = 8000  # documents written at a time
+WARM_UP = 100  # steps
+CHECKPOINT_SECONDS = 180
+
+
+@dataclass
+class Progress:
+    """Count what a checkpoint must remember: steps and seconds done, and the place in the data."""
+
+    step: int = 0
+    seconds: float = 0.0
+    chunk: int = 0
+    batch: int = 0
+
+
+def configuration(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """Describe the model: an unmodified Llama decoder with grouped keys and values and tied embeddings."""
+    return LlamaConfig(
+        vocab_size=-(-len(tokenizer) // 32) * 32,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=tokenizers.MAX_LENGTH,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
+    """Return the weighted mean cross-entropy in nats over the batch's tokens that carry weight."""
+    hidden = model.model(
+        input_ids=batch.ids, attention_mask=batch.mask(), position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    weights = batch.weights[:, 1:]
+    chosen = weights > 0
+    losses = functional.cross_entropy(model.lm_head(hidden[:, :-1][chosen]), batch.ids[:, 1:][chosen], reduction="none")
+    return (losses * weights[chosen]).sum() / weights.sum()
+
+
+def _stream(tokenizer: PreTrainedTokenizerFast, seed: int, progress: Progress) -> Iterator[Batch]:
+    """Yield batches from the place `progress` remembers, and keep it up to date."""
+    while True:
+        for index, batch in enumerate(batches(tokenizer, f"{seed} {progress.chunk}", CHUNK, ROWS, WIDTH)):
+            if index >= progress.batch:
+                progress.batch = index + 1
+                yield batch
+        progress.chunk, progress.batch = progress.chunk + 1, 0
+
+
+def _save_checkpoint(folder: Path, model: LlamaForCausalLM, optimiser: Optimiser, progress: Progress) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {f"model.{name}": weight.detach() for name, weight in model.named_parameters()}
+    new = folder / "new.safetensors"
+    save_file(weights | optimiser.tensors(), new, {"progress": json.dumps(vars(progress))})
+    new.replace(folder / "checkpoint.safetensors")
+
+
+def _load_checkpoint(folder: Path, model: LlamaForCausalLM, optimiser: Optimiser) -> Progress:
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return Progress()
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(tensors[f"model.{name}"])
+    optimiser.restore(tensors)
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return Progress(**json.loads(header["__metadata__"]["progress"]))
+
+
+def train(tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int, checkpoints: Path, resume: bool) -> tuple[LlamaForCausalLM, Progress]:
+    """Train a model for at most `minutes` and return it with what was done."""
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(configuration(tokenizer))
+    optimiser = Optimiser(model.named_parameters(), matrix_rate=0.02, other_rate=0.003, decay=0.05)
+    progress = _load_checkpoint(checkpoints, model, optimiser) if resume else Progress()
+    before, started, saved = progress.seconds, time.monotonic(), time.monotonic()
+    mean, last = 0.0, progress.step
+    for batch in _stream(tokenizer, seed, progress):
+        done = max(progress.step / STEPS, progress.seconds / (60 * minutes))
+        if done >= 1:
+            break
+        loss = loss_of(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step(min((progress.step + 1) / WARM_UP, 1.0) * min(1.0, 1.4 * (1 - done)))
+        progress.step += 1
+        progress.seconds = before + time.monotonic() - started
+        mean += loss.item()
+        if progress.step % 100 == 0:
+            print(f"step {progress.step}  {progress.seconds:.0f} s  loss {mean / (progress.step - last):.4f}", flush=True)
+            mean, last = 0.0, progress.step
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save_checkpoint(checkpoints, model, optimiser, progress)
+            saved = time.monotonic()
+    return model.eval(), progress
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> LlamaForCausalLM:
+    """Write the model with weights rounded to bfloat16, which load as float32; return the model as a reader gets it."""
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")],
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=32,
+        do_sample=False,
+    )
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    path = out / "config.json"
+    config = json.loads(path.read_text())
+    config["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return LlamaForCausalLM.from_pretrained(out)
+
+
+def main() -> None:
+    """Train, save, measure and write the card."""
+    parser = argparse.ArgumentParser(description="Train tiny-lm on text of the small world.")
+    parser.add_argument("--minutes", type=float, default=18.0, help="training time at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "models" / "tiny-lm")
+    parser.add_argument("--checkpoints", type=Path, default=Path("tiny-lm-checkpoints"), help="folder for checkpoints")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    tokenizer = tokenizers.build()
+    model, progress = train(tokenizer, options.minutes, options.seed, options.checkpoints, options.resume)
+    model = save(model, tokenizer, options.out)
+    measured = capabilities(model, tokenizer)
+    for name, row in measured.items():
+        print(f"{name:18} {row['accuracy']:.3f}  probability {row['probability']:.3f}  chance {row['chance']:.3f}")
+    run = {"minutes": round(progress.seconds / 60, 1), "steps": progress.step, "seed": options.seed}
+    cards.write(options.out, measured, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What every test gets: a fixed seed, no network, one thread, and models that must come back unchanged."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL = {"127.0.0.1", "localhost", "::1"}
+
+
+def _only_local(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a connect method of sockets so that it refuses every other machine."""
+
+    def guarded(self: socket.socket, address: Any, *rest: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOCAL:
+            raise RuntimeError(f"A test tried to reach {address[0]}; tests use no network.")
+        return connect(self, address, *rest)
+
+    return guarded
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Refuse connections to other machines for the whole session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _only_local(socket.socket.connect))
+        patch.setattr(socket.socket, "connect_ex", _only_local(socket.socket.connect_ex))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Keep torch on one thread: tests run side by side, and tiny models are faster so."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Start every test from the same state of the random generators; return the seed."""
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - third parties still draw from the global generator
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder of development data sets, or skip: the project commits none of them."""
+    named = os.environ.get("PELLUCID_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the development data sets are absent; set PELLUCID_DATA to their folder")
+    return folder
+
+
+def model_state(model: Any) -> dict[str, Any]:
+    """Describe everything about a torch module that an explanation must leave as it found it."""
+    hooks = {
+        f"{name}.{kind}": tuple(getattr(module, kind))
+        for name, module in model.named_modules()
+        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        if getattr(module, kind)
+    }
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        "versions": {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()},
+        "sums": {name: tensor.detach().double().sum().item() for name, tensor in tensors.items()},
+        "gradients": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
+        "requires_grad": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+        "training": {name: module.training for name, module in model.named_modules()},
+        "forwards": {name: vars(module).get("forward") for name, module in model.named_modules()},
+        "hooks": hooks,
+        "attention": getattr(getattr(model, "config", None), "_attn_implementation", None),
+    }
+
+
+@pytest.fixture
+def unchanged() -> Iterator[Callable[[Any], Any]]:
+    """Watch models: `unchanged(model)` returns it, and the test fails if anything about it differs afterwards."""
+    watched: list[tuple[Any, dict[str, Any]]] = []
+
+    def watch(model: Any) -> Any:
+        watched.append((model, model_state(model)))
+        return model
+
+    yield watch
+    for model, before in watched:
+        after = model_state(model)
+        changed = [part for part in before if str(before[part]) != str(after[part])]
+        assert not changed, f"the {type(model).__name__} came back with other {', '.join(changed)}"
