@@ -1,8 +1,8 @@
 """Build CHANGELOG.md from the fragments in `changelog.d/`, each one sentence: `python scripts/changelog.py`.
 
-A fragment is `changelog.d/<issue>-<word>.<kind>.md` (the word may be left out where an issue has one fragment). Building
-replaces the section of the version in pyproject.toml and keeps those of older ones, so that it can be repeated; whoever
-raises the version removes the fragments that are built in.
+A fragment is `changelog.d/<issue>-<word>.<kind>.md` (the word may be left out where an issue has one fragment).
+Building replaces the section of the version in pyproject.toml and keeps those of older ones, so that it can be
+repeated; whoever raises the version removes the fragments that are built in.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ def problems(name: str, text: str) -> list[str]:
 
 
 def build(fragments: dict[str, str], version: str, before: str = "") -> str:
-    """Return the changelog: this version's fragments by kind and issue, then the other versions of the text `before`."""
+    """Return the changelog: this version's fragments by kind and issue, then the other versions in `before`."""
     parts = [HEAD, f"\n## {version}\n"]
     for kind, title in KINDS.items():
-        chosen = sorted((int(m["issue"]), m["word"] or "", text) for name, text in fragments.items()
-                        if (m := NAME.match(name)) and m["kind"] == kind)
+        chosen = sorted(
+            (int(m["issue"]), m["word"] or "", text)
+            for name, text in fragments.items()
+            if (m := NAME.match(name)) and m["kind"] == kind
+        )
         if chosen:
             parts.append(f"\n### {title}\n\n")
             parts += [f"- {text.strip()}\n" for _, _, text in chosen]

@@ -2,9 +2,9 @@
 
     python scripts/make_map.py TAXONOMY.md src/pellucid/core/map.json
 
-Tables whose first column is `id` give the rows; the section is the number of the heading above ("4.1"). The paragraph of
-section 6 lists standard methods by name, from which ids such as `STD-deeplift` are made. Reasons already in the output file
-are kept.
+Tables whose first column is `id` give the rows; the section is the number of the heading above ("4.1"). The paragraph
+of section 6 lists standard methods by name, from which ids such as `STD-deeplift` are made. Reasons already in the
+output file are kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def cells(line: str) -> list[str]:
 
 
 def standard_ids(paragraph: str) -> list[tuple[str, str]]:
-    """Return (id, name) for each method of a running list: `a; b/c (note) · d and e`, where ` / ` gives another name."""
+    """Return (id, name) per method of a running list: `a; b/c (note) · d and e`, where ` / ` gives another name."""
     found = []
     for item in re.split(r"[;·]", re.sub(r"\([^)]*\)", "", paragraph)):
         for name in re.split(r" and |(?<=\S)/(?=\S)", item.strip(" .\n")):

@@ -75,8 +75,10 @@ def run(what: str, *command: str) -> None:
 def main(folder: str, *extras: str) -> None:
     """Make or complete the environment in `folder` with the package and the named extras."""
     if sys.version_info < OLDEST:
-        sys.exit(f"The pinned versions need Python {OLDEST[0]}.{OLDEST[1]} or newer, but this is {sys.version.split()[0]}; "
-                 "name another one: make PYTHON=python3.12 ...")
+        sys.exit(
+            f"The pinned versions need Python {OLDEST[0]}.{OLDEST[1]} or newer, but this is {sys.version.split()[0]}; "
+            "name another one: make PYTHON=python3.12 ..."
+        )
     start = time.perf_counter()
     venv = Path(folder).absolute()
     python = venv / "bin" / "python"

@@ -73,7 +73,7 @@ def modules() -> tuple[Module, ...]:
 
 
 def imports(module: Module) -> tuple[Import, ...]:
-    """Return what a module imports as full dotted names: also inside functions, under TYPE_CHECKING and by a literal name."""
+    """Return what a module imports, as dotted names: also in functions, under TYPE_CHECKING and by literal name."""
     found: list[Import] = []
 
     def visit(node: ast.AST, at_import: bool) -> None:
@@ -125,8 +125,12 @@ def import_graph() -> nx.DiGraph:
 
 
 def reaches_up(module: Module, item: Import) -> bool:
-    """Tell whether this is the one exception to the order of layers: results that ask `render` to draw them."""
-    return module.name == "pellucid.core.display" and item.name.startswith("pellucid.render.") and not item.at_import
+    """Tell whether this is the one exception: at call time, results ask for what draws, saves and tabulates them."""
+    return (
+        module.name == "pellucid.core.display"
+        and not item.at_import
+        and item.name.startswith(("pellucid.render.", "pellucid.core."))
+    )
 
 
 def cycles() -> list[tuple[str, ...]]:
@@ -176,7 +180,7 @@ def annotated(node: Function) -> bool:
 
 
 def share(test: str) -> tuple[float, int, list[str]]:
-    """Return the share of public functions that are `documented` or `annotated`, their number, and those that are not."""
+    """Return the share of public functions that are `documented` (or `annotated`), their number, and the others."""
     check = {"documented": documented, "annotated": annotated}[test]
     everything = public_functions()
     lacking = [f"{module.path}:{node.lineno} {name}" for module, name, node in everything if not check(node)]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.state import changed, model_state
+
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -68,27 +70,6 @@ def data_dir() -> Path:
     return folder
 
 
-def model_state(model: Any) -> dict[str, Any]:
-    """Describe everything about a torch module that an explanation must leave as it found it."""
-    hooks = {
-        f"{name}.{kind}": tuple(getattr(module, kind))
-        for name, module in model.named_modules()
-        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        if getattr(module, kind)
-    }
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {
-        "versions": {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()},
-        "sums": {name: tensor.detach().double().sum().item() for name, tensor in tensors.items()},
-        "gradients": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
-        "requires_grad": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
-        "training": {name: module.training for name, module in model.named_modules()},
-        "forwards": {name: vars(module).get("forward") for name, module in model.named_modules()},
-        "hooks": hooks,
-        "attention": getattr(getattr(model, "config", None), "_attn_implementation", None),
-    }
-
-
 @pytest.fixture
 def unchanged() -> Iterator[Callable[[Any], Any]]:
     """Watch models: `unchanged(model)` returns it, and the test fails if anything about it differs afterwards."""
@@ -100,6 +81,5 @@ def unchanged() -> Iterator[Callable[[Any], Any]]:
 
     yield watch
     for model, before in watched:
-        after = model_state(model)
-        changed = [part for part in before if str(before[part]) != str(after[part])]
-        assert not changed, f"the {type(model).__name__} came back with other {', '.join(changed)}"
+        different = changed(before, model_state(model))
+        assert not different, f"the {type(model).__name__} came back with other {', '.join(different)}"

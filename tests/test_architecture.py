@@ -13,8 +13,7 @@ import pytest
 from scripts import source
 
 HOOKS = re.compile(r"^register_(module_)?(full_)?(forward|backward|state_dict|load_state_dict)\w*hook$")
-# Packages that must load, list and draw without torch; the whole file counts for core and render, elsewhere what runs
-# when the module is imported.
+# Packages that must load, list and draw without torch: core and render at any time, the others when they are imported.
 NEVER_TORCH = ("core", "render")
 NOT_AT_IMPORT = ("store", "cli", "web", "", "__main__")
 HEAVY = ("torch", "transformers", "safetensors.torch")
@@ -50,6 +49,7 @@ def test_layers_import_only_themselves_and_lower_ones() -> None:
         for module, item in inside()
         if module.layer not in ("", "__main__")
         and not source.reaches_up(module, item)
+        and not (item.name == "pellucid" and module.layer in source.TOP)  # these use the public names
         and order.get(layer_of(item.name), len(order)) > order[module.layer]
     ]
     assert not wrong
@@ -73,8 +73,7 @@ def test_methods_never_import_methods() -> None:
         f"{at(module, item.line)} imports {item.name}"
         for module in source.method_files()
         for item in source.imports(module)
-        if item.name.startswith("pellucid.methods")
-        and item.name != f"{module.name.rpartition('.')[0]}._shared"
+        if item.name.startswith("pellucid.methods") and item.name != f"{module.name.rpartition('.')[0]}._shared"
     ]
     assert not wrong
 
@@ -116,7 +115,8 @@ def test_nothing_is_unpickled() -> None:
         f"{at(module, node.lineno)} calls {ast.unparse(node.func)}"
         for module in source.modules()
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load", "torch.save")
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load", "torch.save")
     ]
     assert not wrong
 
@@ -179,7 +179,9 @@ def tracked() -> list[Path]:
 
 def test_no_text_names_a_place_on_one_machine() -> None:
     # Put together here, so that this file passes its own test.
-    place = re.compile("|".join(["/ro" + r"ot/", "/wo" + r"rk/", r"/home/[a-z]\w*/", r"/Us" + r"ers/\w+/", r"[A-Z]:\\Us" + "ers"]))
+    place = re.compile(
+        "|".join(["/ro" + r"ot/", "/wo" + r"rk/", r"/home/[a-z]\w*/", r"/Us" + r"ers/\w+/", r"[A-Z]:\\Us" + "ers"])
+    )
     here = str(source.ROOT)
     wrong = []
     for path in tracked():
@@ -193,7 +195,7 @@ def test_no_text_names_a_place_on_one_machine() -> None:
 
 def test_the_checks_see_what_they_look_for() -> None:
     """A check that cannot fail is worthless: each one of the readers finds a planted offence."""
-    text = "from __future__ import annotations\nimport torch\ndef f(x):\n    from pellucid.cli import main\n    import_module('pellucid.web')\n"
+    text = "import torch\ndef f(x):\n    from pellucid.cli import main\n    import_module('pellucid.web')\n"
     module = source.Module("pellucid.core.planted", Path("planted.py"), text, ast.parse(text))
     found = {(item.name, item.at_import) for item in source.imports(module)}
     assert {("torch", True), ("pellucid.cli", False), ("pellucid.web", False)} <= found
@@ -202,3 +204,18 @@ def test_the_checks_see_what_they_look_for() -> None:
     assert not source.annotated(node)
     assert HOOKS.match("register_forward_pre_hook")
     assert HOOKS.match("register_full_backward_hook")
+
+
+def test_types_are_checked_while_tests_run() -> None:
+    """Without this, a lost option of pytest would switch the check off and nobody would see it."""
+    from pellucid.core.errors import did_you_mean
+
+    with pytest.raises(Exception, match=r"(?s)did_you_mean.*name"):
+        did_you_mean(3, ["three"])  # type: ignore[arg-type]
+
+
+def test_no_other_machine_can_be_reached() -> None:
+    import socket
+
+    with socket.socket() as probe, pytest.raises(RuntimeError, match="no network"):
+        probe.connect(("192.0.2.1", 9))

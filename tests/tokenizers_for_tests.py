@@ -74,8 +74,8 @@ def vocabulary(start: list[str], merges: list[tuple[str, str]]) -> dict[str, int
 
 def byte_level(template: str | None = CHATML, *, bos: bool = False, trim: bool = False) -> PreTrainedTokenizerFast:
     """GPT-2 style byte-level BPE; `bos` adds <s> in front of plain texts, `trim` leaves spaces out of the offsets."""
-    words = tuple(w for word in WORDS for w in (word, "Ġ" + word))
-    merges = merges_for(words) + [("Ċ", "Ċ"), (".", "Ċ")]
+    words = tuple(w for word in WORDS for w in ("Ġ" + word, word))
+    merges = [*merges_for(words), ("Ċ", "Ċ"), (".", "Ċ")]
     vocab = vocabulary(sorted(pre_tokenizers.ByteLevel.alphabet()), merges)
     backend = Tokenizer(models.BPE(vocab, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -87,7 +87,10 @@ def byte_level(template: str | None = CHATML, *, bos: bool = False, trim: bool =
         parts.append(processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", start)]))
     backend.post_processor = processors.Sequence(parts)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False,
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=False,
         extra_special_tokens=["<|im_start|>", "<|im_end|>"],
     )
     fast.chat_template = template
@@ -97,7 +100,22 @@ def byte_level(template: str | None = CHATML, *, bos: bool = False, trim: bool =
 def wordpiece() -> PreTrainedTokenizerFast:
     """BERT style lowercasing WordPiece with [CLS] and [SEP]."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,!?'()-")
-    words = ["hello", "world", "paris", "is", "the", "a", "play", "##ing", "##ed", "un", "##known", "movie", "good", "."]
+    words = [
+        "hello",
+        "world",
+        "paris",
+        "is",
+        "the",
+        "a",
+        "play",
+        "##ing",
+        "##ed",
+        "un",
+        "##known",
+        "movie",
+        "good",
+        ".",
+    ]
     start = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + letters + ["##" + x for x in letters] + words
     vocab = {piece: number for number, piece in enumerate(dict.fromkeys(start))}
     backend = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
@@ -108,8 +126,13 @@ def wordpiece() -> PreTrainedTokenizerFast:
         "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]",
-        mask_token="[MASK]", model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
 
@@ -122,7 +145,7 @@ def llama_style(template: str | None = INST) -> PreTrainedTokenizerFast:
     """Llama-2 style BPE: ▁ for spaces, one put in front of the text, byte fallback, <s> in front."""
     letters = [chr(c) for c in range(33, 127)] + ["▁"]
     words = tuple(w for word in WORDS for w in ("▁" + word, word))
-    merges = merges_for(words) + [("▁", "["), ("]", "▁")]
+    merges = [*merges_for(words), ("▁", "["), ("]", "▁")]
     vocab = vocabulary(["<unk>", "<s>", "</s>", *_byte_pieces(), *letters], merges)
     backend = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -132,19 +155,27 @@ def llama_style(template: str | None = INST) -> PreTrainedTokenizerFast:
     backend.add_special_tokens(["<unk>", "<s>", "</s>"])
     backend.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", vocab["<s>"])])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = template
     return fast
 
 
-def unigram() -> PreTrainedTokenizerFast:
-    """T5 style Unigram with a metaspace in front of every word, byte fallback, and </s> at the end."""
+def unigram(*, normalised: bool = False) -> PreTrainedTokenizerFast:
+    """T5 style Unigram with a metaspace in front of every word, byte fallback, and </s> at the end.
+
+    With `normalised` there is a compatibility normaliser and no byte fallback: unknown characters become <unk>.
+    """
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((b, -20.0) for b in _byte_pieces()), ("▁", -4.0)]
     pieces += [(chr(c), -8.0) for c in range(33, 127)]
     pieces += [(p, -3.0) for word in dict.fromkeys(WORDS) for p in ("▁" + word, word)]
-    backend = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=True))
+    backend = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=not normalised))
+    if normalised:
+        backend.normalizer = normalizers.NFKC()
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     backend.decoder = decoders.Sequence(
         [decoders.ByteFallback(), decoders.Metaspace(replacement="▁", prepend_scheme="always")]
@@ -152,7 +183,10 @@ def unigram() -> PreTrainedTokenizerFast:
     backend.add_special_tokens(["<pad>", "</s>", "<unk>"])
     backend.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 1)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
+        tokenizer_object=backend,
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
         clean_up_tokenization_spaces=False,
     )
 
@@ -164,10 +198,9 @@ class SlowBytes(PreTrainedTokenizer):
 
     def __init__(self, **settings: Any) -> None:
         """Reserve three ids for <pad>, </s> and <unk>."""
-        special = {name: AddedToken(text) for name, text in
-                   (("pad_token", "<pad>"), ("eos_token", "</s>"), ("unk_token", "<unk>"))}
-        self._added_tokens_decoder = dict(enumerate(special.values()))
-        super().__init__(**special, **settings)
+        names = ("<pad>", "</s>", "<unk>")
+        self._added_tokens_decoder: Any = {number: AddedToken(name) for number, name in enumerate(names)}
+        super().__init__(pad_token=names[0], eos_token=names[1], unk_token=names[2], **settings)
 
     @property
     def vocab_size(self) -> int:
@@ -185,19 +218,22 @@ class SlowBytes(PreTrainedTokenizer):
         return ord(token) + 3 if len(token) == 1 else 2
 
     def _convert_id_to_token(self, index: int) -> str:
-        return chr(index - 3)
+        return bytes([index - 3]).decode("latin-1")
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Join bytes and special tokens into text."""
         raw = b"".join(t.encode() if t in self.added_tokens_encoder else bytes([ord(t)]) for t in tokens)
         return raw.decode(errors="replace")
 
-    def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: list[int] | None = None) -> list[int]:
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
         """Append </s> to each text."""
         return [*token_ids_0, 1] + ([] if token_ids_1 is None else [*token_ids_1, 1])
 
-    def get_special_tokens_mask(self, token_ids_0: list[int], token_ids_1: list[int] | None = None,
-                                already_has_special_tokens: bool = False) -> list[int]:
+    def get_special_tokens_mask(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
         """Mark the end tokens."""
         if already_has_special_tokens:
             return [int(i < 3) for i in token_ids_0]

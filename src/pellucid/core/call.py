@@ -19,8 +19,8 @@ PER_PROMPT = ("target", "contrast", "scores", "result")
 def each_prompt(name: str, function: Callable[..., Any], arguments: Mapping[str, Any], prompt: str) -> list[Any]:
     """Call `function` once per prompt of `arguments[prompt]` and return the list of results, in order.
 
-    A list for `target`, `contrast`, `scores` or `result` whose items are not whole numbers gives one value per prompt; anything
-    else holds for all prompts.
+    A list for `target`, `contrast`, `scores` or `result` whose items are not whole numbers gives one value per prompt;
+    anything else holds for all prompts.
 
     Raises:
         InputError: Such a list is not as long as the sequence of prompts.
@@ -31,7 +31,7 @@ def each_prompt(name: str, function: Callable[..., Any], arguments: Mapping[str,
     for key, values in series.items():
         if len(values) != len(prompts):
             raise InputError(
-                f"{name} got {len(values)} values of {key} for {len(prompts)} prompts; give one per prompt, or one for all."
+                f"{name} got {len(values)} values of {key} for {len(prompts)} prompts; give one each, or one for all."
             )
     results: list[Any] = []
     for index, single in enumerate(prompts):
@@ -58,7 +58,8 @@ def run(
 ) -> tuple[Any, Provenance]:
     """Run a function on checked arguments and return its result and the provenance of the run.
 
-    The subject is the argument `subject`; where the first argument is `models`, all of them are, and their passes are summed.
+    The subject is the argument `subject`; where the first argument is `models`, all of them are, and their passes are
+    summed.
     """
     values = list(bound.arguments.items())
     subjects = _subjects(*values[0]) if values else []
@@ -92,5 +93,3 @@ def _subjects(name: str, value: Any) -> list[Any]:
     if name == "subject":
         return [value]
     return list(value) if name == "models" else []
-
-

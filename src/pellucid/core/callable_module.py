@@ -1,4 +1,4 @@
-"""Modules that can be called, so that `pellucid.methods()` and `pellucid.explain(...)` work whatever was imported first.
+"""Modules that can be called: `pellucid.methods()` and `pellucid.explain(...)` work whatever was imported first.
 
 `pellucid.explain` is both a module (its file) and a function; Python binds the module to that name as soon as anything
 imports it. A module that calls the function of its own name makes the two one.

@@ -1,7 +1,7 @@
 """What the program can do, read from source text: methods, metrics, studies and views, none of them imported.
 
-The directory is the registry: a file `methods/<family>/<name>.py` holds one public function `<name>` under a decorator of
-`pellucid.core.metadata`, whose keywords are literals. Packages of others join by an entry point of the group
+The directory is the registry: a file `methods/<family>/<name>.py` holds one public function `<name>` under a decorator
+of `pellucid.core.metadata`, whose keywords are literals. Packages of others join by an entry point of the group
 `pellucid.methods` whose value is `package.module:function`.
 """
 
@@ -11,11 +11,11 @@ import ast
 import importlib.util
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pellucid.core.errors import FileError, PellucidError
 from pellucid.core.params import describe, resolve
@@ -31,8 +31,9 @@ VIEWS = PACKAGE / "web" / "views.json"
 class Entry:
     """One method, metric, study or view, as its source describes it.
 
-    `parameters` has one mapping per parameter: `name`, `annotation` (its text), `required`, `default` (its value, or its text
-    where it is no literal), `doc` (from the docstring) and what `pellucid.core.params.describe` says of the type.
+    `parameters` has one mapping per parameter: `name`, `annotation` (its text), `required`, `default` (its value, or
+    its text where it is no literal), `keyword` (whether it must be named), `doc` (from the docstring) and what
+    `pellucid.core.params.describe` says of the type.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Entry:
     needs: tuple[str, ...] = ()
     cost: str = ""
     better: str = ""
-    chance: float | None = None
+    chance: float | int | None = None
     patent: str = ""
     parameters: tuple[dict[str, Any], ...] = ()
 
@@ -69,7 +70,9 @@ def entries() -> list[Entry]:
     found: dict[str, tuple[Entry, str]] = {}
     for entry, place in (*_own(), *_installed(), *_views()):
         if entry.name in found:
-            raise FileError(f"The name {entry.name!r} is taken twice, by {found[entry.name][1]} and {place}; rename one of them.")
+            raise FileError(
+                f"The name {entry.name!r} is taken twice, by {found[entry.name][1]} and {place}; rename one of them."
+            )
         found[entry.name] = (entry, place)
     return sorted((entry for entry, _ in found.values()), key=lambda entry: (entry.kind, entry.family, entry.name))
 
@@ -118,7 +121,8 @@ def _read(path: Path, root: str) -> Entry | None:
         module = ".".join(("pellucid", root, *relative))
         entry = read_source(path, module, ".".join(relative[:-1]) or root)
         if entry is None and root != "evaluate":
-            raise FileError(f"{_place(path)} has no function under a decorator of pellucid.core.metadata; add one, or begin "
+            raise FileError(f"{_place(path)} has no function under a decorator of pellucid.core.metadata; add one, or "
+                "begin "
                             "the file's name with an underscore.")  # fmt: skip
         if entry is not None and entry.name != path.stem:
             raise FileError(f"{_place(path)} defines {entry.name!r}; name the file and its function alike.")
@@ -157,7 +161,9 @@ def read_source(path: Path, module: str, family: str, function: str = "") -> Ent
         return None
     if len(functions) > 1:
         names = ", ".join(node.name for node in functions)
-        raise FileError(f"{_place(path)} has the public functions {names}; keep one and begin the others with an underscore.")
+        raise FileError(
+            f"{_place(path)} has the public functions {names}; keep one and begin the others with an underscore."
+        )
     node, call = decorated[0]
     assert isinstance(call, ast.Call)
     return _entry(node, call, path, module, family, _aliases(tree))
@@ -171,7 +177,9 @@ def _kind(decorator: ast.expr) -> str:
     return name if name in ROOTS.values() else ""
 
 
-def _entry(node: ast.FunctionDef, call: ast.Call, path: Path, module: str, family: str, aliases: dict[str, str]) -> Entry:
+def _entry(
+    node: ast.FunctionDef, call: ast.Call, path: Path, module: str, family: str, aliases: dict[str, str]
+) -> Entry:
     known = set(Entry.__dataclass_fields__) - {"name", "kind", "family", "module", "summary", "parameters"}
     metadata: dict[str, Any] = {}
     for keyword in call.keywords:
@@ -181,7 +189,8 @@ def _entry(node: ast.FunctionDef, call: ast.Call, path: Path, module: str, famil
             metadata[keyword.arg] = ast.literal_eval(keyword.value)
         except ValueError:
             raise FileError(
-                f"{_place(path)} gives {keyword.arg}={ast.unparse(keyword.value)}, which is no literal; write the value itself."
+                f"{_place(path)} gives {keyword.arg}={ast.unparse(keyword.value)}, which is no literal; "
+                "write the value itself."
             ) from None
     text = ast.get_docstring(node) or ""
     return Entry(
@@ -228,7 +237,7 @@ def _literal(node: ast.expr) -> Any:
         value = ast.literal_eval(node)
     except ValueError:
         return ast.unparse(node)
-    return list(value) if isinstance(value, tuple | set | frozenset) else value
+    return list(cast("Sequence[Any]", value)) if isinstance(value, tuple) else value
 
 
 def _description(annotation: str, aliases: dict[str, str]) -> dict[str, Any]:
@@ -269,7 +278,9 @@ def _installed() -> Iterator[tuple[Entry, str]]:
     for point in entry_points(group=GROUP):
         try:
             path = _source_of(point)
-            entry = read_source(path, point.module, f"{point.module.split('.')[0]}", point.attr or point.module.split(".")[-1])
+            entry = read_source(
+                path, point.module, f"{point.module.split('.')[0]}", point.attr or point.module.split(".")[-1]
+            )
             if entry is None:
                 raise FileError(f"{path} has no decorated function {point.attr!r}.")
         except PellucidError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pellucid.core.errors import InputError, did_you_mean
 
@@ -54,11 +55,11 @@ class _Passes:
         return _Passes(self.plain * by, self.forwards * by, self.backwards * by)
 
 
-def evaluate_cost(expression: str, counts: Mapping[str, float]) -> tuple[float, float]:
+def evaluate_cost(expression: str, counts: Mapping[str, Any]) -> tuple[float, float]:
     """Evaluate a cost such as `"steps*(F+B)"` and return (rows forward, rows backward).
 
-    Allowed are numbers, the names in `counts` (True counts as 1), `F`, `B`, `+ - * / // **`, `min`, `max` and parentheses;
-    `F` and `B` may only be added and scaled.
+    Allowed are numbers, the names in `counts` (True counts as 1), `F`, `B`, `+ - * / // **`, `min`, `max` and
+    parentheses; `F` and `B` may only be added and scaled.
 
     Raises:
         InputError: The expression is not of this form, a name has no count, or the value is not a price.
@@ -70,7 +71,9 @@ def evaluate_cost(expression: str, counts: Mapping[str, float]) -> tuple[float, 
     except OverflowError:
         raise InputError(f"The cost {expression!r} is too large to count with {dict(counts)}.") from None
     if value.plain:
-        raise InputError(f"The cost {expression!r} holds {value.plain:g} that is neither F nor B; multiply it by one of them.")
+        raise InputError(
+            f"The cost {expression!r} holds {value.plain:g} that is neither F nor B; multiply it by one of them."
+        )
     if value.forwards < 0 or value.backwards < 0:
         raise InputError(f"The cost {expression!r} comes out negative with the counts {dict(counts)}.")
     return value.forwards, value.backwards
@@ -80,7 +83,9 @@ def cost_names(expression: str) -> frozenset[str]:
     """Return the names of counts that a cost needs; raise `InputError` when it is no arithmetic."""
     tree = _parse(expression)
     for node in ast.walk(tree):
-        if isinstance(node, ast.expr) and not isinstance(node, ast.Name | ast.Constant | ast.BinOp | ast.UnaryOp | ast.Call):
+        if isinstance(node, ast.expr) and not isinstance(
+            node, ast.Name | ast.Constant | ast.BinOp | ast.UnaryOp | ast.Call
+        ):
             raise _strange(expression, node)
     functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in functions}
@@ -103,17 +108,19 @@ def _parse(expression: str) -> ast.Expression:
     try:
         return ast.parse(expression.strip(), mode="eval")
     except SyntaxError:
-        raise InputError(f"The cost {expression!r} is not an arithmetic expression; write one such as 'steps*(F+B)'.") from None
+        raise InputError(
+            f"The cost {expression!r} is not an arithmetic expression; write one such as 'steps*(F+B)'."
+        ) from None
 
 
 def _strange(expression: str, node: ast.AST) -> InputError:
     return InputError(
-        f"The cost {expression!r} holds {ast.unparse(node)!r}; only numbers, names, + - * / // **, min, max and parentheses "
-        "may stand there."
+        f"The cost {expression!r} holds {ast.unparse(node)!r}; only numbers, names, + - * / // **, min, max "
+        "and parentheses may stand there."
     )
 
 
-def _evaluate(node: ast.expr, expression: str, counts: Mapping[str, float]) -> _Passes:
+def _evaluate(node: ast.expr, expression: str, counts: Mapping[str, Any]) -> _Passes:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return _Passes(float(node.value))
     if isinstance(node, ast.Name):
@@ -121,7 +128,9 @@ def _evaluate(node: ast.expr, expression: str, counts: Mapping[str, float]) -> _
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         return _evaluate(node.operand, expression, counts).scaled(-1.0 if isinstance(node.op, ast.USub) else 1.0)
     if isinstance(node, ast.BinOp):
-        return _combine(node, _evaluate(node.left, expression, counts), _evaluate(node.right, expression, counts), expression)
+        return _combine(
+            node, _evaluate(node.left, expression, counts), _evaluate(node.right, expression, counts), expression
+        )
     functions: dict[str, Callable[..., float]] = {"min": min, "max": max}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions and node.args:
         values = [_evaluate(argument, expression, counts) for argument in node.args]
@@ -130,12 +139,13 @@ def _evaluate(node: ast.expr, expression: str, counts: Mapping[str, float]) -> _
     raise _strange(expression, node)
 
 
-def _named(name: str, expression: str, counts: Mapping[str, float]) -> _Passes:
+def _named(name: str, expression: str, counts: Mapping[str, Any]) -> _Passes:
     if name in ("F", "B"):
         return _Passes(0.0, float(name == "F"), float(name == "B"))
     if name not in counts:
         raise InputError(
-            f"The cost {expression!r} needs the count {name!r}, but only {sorted(counts)} are given{did_you_mean(name, counts)}."
+            f"The cost {expression!r} needs the count {name!r}, but only {sorted(counts)} are given"
+            f"{did_you_mean(name, counts)}."
         )
     try:
         return _Passes(float(counts[name]))
@@ -153,6 +163,11 @@ def _combine(node: ast.BinOp, left: _Passes, right: _Passes, expression: str) ->
         return left.scaled(1.0 / right.plain)
     if left.pure and right.pure and isinstance(node.op, ast.FloorDiv):
         return _Passes(left.plain // right.plain)
-    if left.pure and right.pure and isinstance(node.op, ast.Pow) and (left.plain >= 0 or right.plain == int(right.plain)):
+    if (
+        left.pure
+        and right.pure
+        and isinstance(node.op, ast.Pow)
+        and (left.plain >= 0 or right.plain == int(right.plain))
+    ):
         return _Passes(left.plain**right.plain)
     raise _strange(expression, node)

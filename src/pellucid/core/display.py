@@ -1,4 +1,5 @@
-"""How results show themselves: the one place where core reaches up, to `pellucid.render`, by name and at call time."""
+"""How results show themselves: the one place that reaches for `pellucid.render`, and for what stands above results in core,
+by name and at call time."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -41,3 +43,9 @@ class Displayed:
 
         page: Any = self.html()
         return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:480px;border:0" sandbox=""></iframe>'
+
+
+def as_pandas(result: Displayed, function: str) -> pd.DataFrame:
+    """Return a result as a data frame, by a function of `pellucid.core.tables`."""
+    frame: pd.DataFrame = getattr(importlib.import_module("pellucid.core.tables"), function)(result)
+    return frame

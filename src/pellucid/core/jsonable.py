@@ -13,23 +13,35 @@ import numpy as np
 
 from pellucid.core.params import Array
 from pellucid.core.results import Result
+from pellucid.core.saving import SCHEMA
 
 INLINE = 64
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Return a whole result as one JSON document, arrays as nested lists; NaN and infinities become `null`."""
-    return {"kind": type(result).__name__, **{f.name: _plain(getattr(result, f.name)) for f in dataclasses.fields(result)}}
+    """Return a whole result as one JSON document: the fields of a saved `result.json`, with arrays as nested lists.
+
+    NaN and infinities, which JSON lacks, become `null`. (`pellucid.core.encoding.as_json` keeps them apart and can be
+    read back.)
+    """
+    return {"schema": SCHEMA, **_result(result)}
+
+
+def _result(result: Result) -> dict[str, Any]:
+    return {
+        "kind": type(result).__name__,
+        **{f.name: _plain(getattr(result, f.name)) for f in dataclasses.fields(result)},
+    }
 
 
 def parameter(value: Any) -> Any:
     """Return a parameter in JSON form: enough to run it again where it is small, and to tell two apart where it is not.
 
-    Arrays of more than 64 entries become their shape, dtype and SHA-256; functions their qualified name; results and subjects
-    their kind and name; Target and Edit their fields.
+    Arrays of more than 64 entries become their shape, dtype and SHA-256; functions their qualified name; results and
+    subjects their kind and name; Target and Edit their fields.
     """
     if isinstance(value, Result):
-        return {"kind": type(value).__name__, "method": value.provenance.method, "title": value.title}
+        return {"type": type(value).__name__, "method": value.provenance.method, "title": value.title}
     if isinstance(value, Array):
         array = _numpy(value)
         if array.size > INLINE:
@@ -38,7 +50,7 @@ def parameter(value: Any) -> Any:
         return _plain(array)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: parameter(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"kind": type(value).__name__, **fields}
+        return {"type": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(key): parameter(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, Sequence | Set) and not isinstance(value, str | bytes):
@@ -62,7 +74,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Result):
-        return as_json(value)
+        return _result(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Array):

@@ -1,6 +1,6 @@
 """The decorators that make a function a method, a metric or a study: metadata, checks and provenance.
 
-Every keyword of a decorator is a literal, so that `pellucid.core.catalogue` reads it from the source without importing it.
+Every keyword of a decorator is a literal, so that `pellucid.core.catalogue` can read it from the source alone.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Metadata:
     """What a decorated function says of itself.
 
-    `rows` are ids of the map; `takes` what the function is given; `produces` the kind of result; `axes` the axes of that
-    result in a plain call; `needs` the capabilities of the subject; `cost` rows forward (F) and backward (B) as an expression
-    over counts; `better` and `chance` the direction and the chance level of a metric; `patent` a note for users.
+    `rows` are ids of the map; `takes` what the function is given; `produces` the kind of result; `axes` the axes of
+    that result in a plain call; `needs` the capabilities of the subject; `cost` the rows forward (F) and backward (B)
+    as an expression over counts; `better` and `chance` the direction and the chance level of a metric; `patent` a note
+    for users.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Metadata:
     needs: tuple[str, ...] = ()
     cost: str = ""
     better: str = ""
-    chance: float | None = None
+    chance: float | int | None = None
     patent: str = ""
 
     def __post_init__(self) -> None:
@@ -59,37 +60,62 @@ class Metadata:
             for value in values:
                 if value not in allowed:
                     hint = did_you_mean(value, allowed)
-                    raise InputError(f"{self.name} declares {field} {value!r}, which is not one of {sorted(allowed)}{hint}.")
+                    raise InputError(
+                        f"{self.name} declares {field} {value!r}, which is not one of {sorted(allowed)}{hint}."
+                    )
         if self.kind == "metric" and not self.better:
-            raise InputError(f'{self.name} is a metric and must say which direction is better: better="higher" or "lower".')
+            raise InputError(
+                f'{self.name} is a metric and must say which direction is better: better="higher" or "lower".'
+            )
 
 
-def method(*, rows: tuple[str, ...], paper: str, takes: str, produces: str, axes: tuple[str, ...] = (),
-           needs: tuple[str, ...] = (), cost: str = "", patent: str = "") -> Callable[[Function], Function]:  # fmt: skip
-    """Make a function a method: check its arguments, map it over sequences of prompts, attach provenance to its result."""
+def method(
+    *,
+    rows: tuple[str, ...],
+    paper: str,
+    takes: str,
+    produces: str,
+    axes: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
+    cost: str = "",
+    patent: str = "",
+) -> Callable[[Function], Function]:
+    """Make a function a method: it checks its arguments, maps over prompts and attaches provenance to its result."""
 
     def decorate(function: Function) -> Function:
         return _decorate(
-            function, Metadata(function.__name__, "method", rows, paper, takes, produces, axes, needs, cost, patent=patent)
+            function,
+            Metadata(function.__name__, "method", rows, paper, takes, produces, axes, needs, cost, patent=patent),
         )
 
     return decorate
 
 
-def metric(*, rows: tuple[str, ...], paper: str, takes: str, produces: str, better: str, chance: float | None = None,
-           needs: tuple[str, ...] = (), cost: str = "") -> Callable[[Function], Function]:  # fmt: skip
-    """Make a function a metric of explanations or models; `better` is "higher" or "lower", `chance` the level of guessing."""
+def metric(
+    *,
+    rows: tuple[str, ...],
+    paper: str,
+    takes: str,
+    produces: str,
+    better: str,
+    chance: float | int | None = None,
+    needs: tuple[str, ...] = (),
+    cost: str = "",
+) -> Callable[[Function], Function]:
+    """Make a function a metric of explanations or models; `better` is "higher" or "lower", `chance` is guessing."""
 
     def decorate(function: Function) -> Function:
         return _decorate(
-            function, Metadata(function.__name__, "metric", rows, paper, takes, produces, (), needs, cost, better, chance)
+            function,
+            Metadata(function.__name__, "metric", rows, paper, takes, produces, (), needs, cost, better, chance),
         )
 
     return decorate
 
 
-def study(*, rows: tuple[str, ...], paper: str, takes: str, produces: str, needs: tuple[str, ...] = (),
-          cost: str = "") -> Callable[[Function], Function]:  # fmt: skip
+def study(
+    *, rows: tuple[str, ...], paper: str, takes: str, produces: str, needs: tuple[str, ...] = (), cost: str = ""
+) -> Callable[[Function], Function]:
     """Make a function a study: a published experimental protocol that runs on any model."""
 
     def decorate(function: Function) -> Function:
@@ -109,8 +135,8 @@ def _decorate(function: Function, metadata: Metadata) -> Function:
         _require_subject(metadata.name, names, bound.arguments)
         prompt = names[1] if metadata.takes == "prompt" and len(names) > 1 else ""
         if prompt and is_many(bound.arguments[prompt]):
-            return each_prompt(metadata.name, lambda **single: wrapper(**single), bound.arguments, prompt)
-        check(metadata.name, _annotations(function, signature), bound.arguments)
+            return each_prompt(metadata.name, wrapper, bound.arguments, prompt)
+        check(metadata.name, annotations_of(function), bound.arguments)
         result, provenance = run(function, bound, metadata.name, metadata.needs)
         if metadata.produces == "evidence":
             return result
@@ -124,15 +150,17 @@ def metadata_of(function: Callable[..., Any]) -> Metadata:
     """Return the metadata of a decorated function."""
     found = getattr(function, "metadata", None)
     if not isinstance(found, Metadata):
-        raise InputError(f"{shown(function)} is no method, metric or study; decorate it with pellucid.core.metadata.method.")
+        raise InputError(
+            f"{shown(function)} is no method, metric or study; decorate it with pellucid.core.metadata.method."
+        )
     return found
 
 
 @functools.cache
-def _annotations(function: Callable[..., Any], signature: inspect.Signature) -> Mapping[str, Any]:
-    """Return the annotations that can be checked; aliases of the function's own file count, imported classes too."""
+def annotations_of(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the type per parameter, for those in the closed list; aliases of the function's own file count too."""
     found: dict[str, Any] = {}
-    for name, parameter in signature.parameters.items():
+    for name, parameter in inspect.signature(function).parameters.items():
         if parameter.annotation is inspect.Parameter.empty:
             continue
         try:
@@ -142,7 +170,9 @@ def _annotations(function: Callable[..., Any], signature: inspect.Signature) -> 
     return found
 
 
-def _bind(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+def _bind(
+    name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
     known = list(signature.parameters)
     for key in kwargs:
         if key not in known:
@@ -151,7 +181,9 @@ def _bind(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise InputError(f"{name} was called with arguments that do not fit ({error}); it takes {name}{signature}.") from None
+        raise InputError(
+            f"{name} was called with arguments that do not fit ({error}); it takes {name}{signature}."
+        ) from None
     bound.apply_defaults()
     return bound
 
@@ -166,5 +198,3 @@ def _require_subject(name: str, names: list[str], arguments: Mapping[str, Any]) 
             f"{name} got {shown(subject)} as its subject, which is a {type(subject).__name__}; "
             "pass pellucid.load(name_or_path_or_model)."
         )
-
-

@@ -1,8 +1,8 @@
 """The closed list of parameter types of methods, and what follows from them: checks, forms, command-line options.
 
-A method annotates its parameters with the names of `NAMES` alone. So one description of a parameter serves the check at the
-call, the option of `pellucid run`, the field of a web form and the page in the manual, and all of them can be read from the
-source text without importing the method.
+A method annotates its parameters with the names of `NAMES` alone. So one description of a parameter serves the check
+at the call, the option of `pellucid run`, the field of a web form and the page in the manual, and all of them can be
+read from the source text without importing the method.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 import json
 import math
 import numbers
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -41,11 +42,11 @@ class Array(Protocol):
 class Bounds:
     """Limits of a number, to stand in `Annotated`; `above` leaves `low` itself out."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float | int | None = None
+    high: float | int | None = None
     above: bool = False
 
-    def hold(self, value: float) -> bool:
+    def hold(self, value: Any) -> bool:
         """Say whether `value` lies within the limits."""
         under = self.low is not None and (value <= self.low if self.above else value < self.low)
         return not under and (self.high is None or value <= self.high)
@@ -60,17 +61,17 @@ class Bounds:
         return low + ("" if self.high is None else f"{' and' if low else ' of'} at most {self.high:g}")
 
 
-def at_least(low: float) -> Bounds:
+def at_least(low: float | int) -> Bounds:
     """Return the limits low <= value."""
     return Bounds(low)
 
 
-def above(low: float) -> Bounds:
+def above(low: float | int) -> Bounds:
     """Return the limits low < value."""
     return Bounds(low, above=True)
 
 
-def between(low: float, high: float) -> Bounds:
+def between(low: float | int, high: float | int) -> Bounds:
     """Return the limits low <= value <= high."""
     return Bounds(low, high)
 
@@ -82,7 +83,7 @@ class Named:
     name: str
 
 
-Unit = Literal["token", "word", "sentence", "line", "message"] | Sequence[tuple[int, int]]
+Unit = Literal["token", "word", "sentence", "line", "message", "token+special"] | Sequence[tuple[int, int]]
 Reduce = Literal["sum", "mean", "l1", "l2", "abs_sum", "abs_mean"]
 Normalise = Literal["none", "sum", "l1", "l2", "max_abs"]
 Quadrature = Literal["gauss_legendre", "riemann_left", "riemann_right", "riemann_middle", "trapezoid"]
@@ -108,13 +109,15 @@ NAMES: dict[str, Any] = {
     "Callable": Callable, "Literal": Literal, "Annotated": Annotated, "TargetKind": Kind,
     **{name: Named(name) for name in OBJECTS},
 }  # fmt: skip
+_IDS = re.compile(r"id:(\d+(?:,\d+)*)")
 LIMITS: dict[str, Callable[..., Bounds]] = {"at_least": at_least, "above": above, "between": between, "Bounds": Bounds}
 
 
 def resolve(annotation: Any, aliases: Mapping[str, Any] | None = None) -> Any:
-    """Return the type that an annotation (text or object) stands for; names are looked up in `NAMES`, then in `aliases`.
+    """Return the type that an annotation (text or object) stands for.
 
-    `aliases` maps further names to types or to their source text. Raises `LookupError` with the first unknown name.
+    Names are looked up in `NAMES`, then in `aliases`, which maps further names to types or to their source text.
+    Raises `LookupError` with the first unknown name.
     """
     if not isinstance(annotation, str):
         return annotation
@@ -143,7 +146,7 @@ def _resolve(node: ast.expr, aliases: Mapping[str, Any]) -> Any:
     if base is Literal:
         return Literal[tuple(ast.literal_eval(part) for part in parts)]  # type: ignore[misc]
     if base is Annotated:
-        return Annotated[_resolve(parts[0], aliases), *(_limits(part) for part in parts[1:])]
+        return cast("Any", Annotated)[(_resolve(parts[0], aliases), *(_limits(part) for part in parts[1:]))]
     if base is Callable or isinstance(base, Named) or base is Array:
         return base
     return base[tuple(_resolve(part, aliases) for part in parts)]
@@ -218,9 +221,10 @@ def _fits_sequence(value: Any, inner: tuple[Any, ...]) -> bool:
     if not inner or not isinstance(value, list | tuple):
         return True
     items = cast("Sequence[Any]", value)
-    if len(inner) > 1 and inner[-1] is not Ellipsis:
+    first, *rest = inner
+    if rest and rest[-1] is not Ellipsis:
         return len(items) == len(inner) and all(fits(v, a) for v, a in zip(items, inner, strict=True))
-    return all(fits(item, inner[0]) for item in items)
+    return all(fits(item, first) for item in items)
 
 
 def words(annotation: Any) -> str:
@@ -245,8 +249,8 @@ def _words(annotation: Any) -> str:
         return "a list" + (f" of {words(inner[0])}" if inner else "")
     plain: dict[Any, str] = {
         int: f"a whole number{bounds}", float: f"a number{bounds}", bool: "True or False", str: "a text", None: "None",
-        type(None): "None", Array: "an array or tensor", Callable: "a function", Mapping: "a mapping", dict: "a mapping",
-        Target: "a Target", Any: "anything",
+        type(None): "None", Array: "an array or tensor", Callable: "a function", Mapping: "a mapping",
+        dict: "a mapping", Target: "a Target", Any: "anything",
     }  # fmt: skip
     return plain.get(origin, getattr(origin, "__name__", str(origin)))
 
@@ -285,8 +289,9 @@ def shown(value: Any) -> str:
 def describe(annotation: Any) -> dict[str, Any]:
     """Describe an annotation for forms and the command line.
 
-    Returns a dict with `kind` ("choice", "int", "float", "bool", "text", "list", "mapping", "array", "function", "target",
-    the name of a class, or "any"), `choices`, `min`, `max` (numbers or None), `nullable`, `also` (further kinds) and `words`.
+    Returns a dict with `kind` ("choice", "int", "float", "bool", "text", "list", "mapping", "array", "function",
+    "target", the name of a class, or "any"), `choices`, `min`, `max` (numbers or None), `nullable`, `also` (further
+    kinds) and `words`.
     """
     members = [member for member in _members(annotation) if member not in (None, type(None))]
     options = choices(annotation)
@@ -330,16 +335,21 @@ def parse_text(text: str, annotation: Any) -> Any:
     if type(None) in members and text.lower() == "none":
         return None
     if "text" in kinds:
-        ids = text.removeprefix("id:").split(",") if text.startswith("id:") else []
-        numbers_ = [int(part) for part in ids if part.strip().lstrip("-").isdigit()]
-        return text if not ids or len(numbers_) < len(ids) else numbers_ if len(ids) > 1 else numbers_[0]
+        ids = _IDS.fullmatch(text)
+        found = [int(part) for part in ids[1].split(",")] if ids and "int" in kinds else []
+        return text if not found else found[0] if len(found) == 1 else found
     try:
         value: Any = json.loads(text)
     except ValueError:
         value = [_plain(part.strip()) for part in text.split(",")] if "list" in kinds and "," in text else text
-    if "list" in kinds and not isinstance(value, list | dict) and not any(fits(value, member) for member in members):
+    if "list" in kinds and not choices(annotation) and not isinstance(value, list | dict):
         value = [value]
-    return [tuple(cast("list[Any]", v)) if isinstance(v, list) else v for v in value] if isinstance(value, list) else value
+    return [_tupled(item) for item in cast("list[Any]", value)] if isinstance(value, list) else cast("Any", value)
+
+
+def _tupled(item: Any) -> Any:
+    """Return a (start, end) range that JSON could only give as a list."""
+    return tuple(cast("list[Any]", item)) if isinstance(item, list) else item
 
 
 def _plain(text: str) -> Any:

@@ -1,8 +1,8 @@
 """The conventions of other toolkits as arguments, so that results can be compared with theirs.
 
 Each preset names what that toolkit explains (`measure`), how it turns a hidden gradient into one number per token
-(`reduce`), what stands for "absent" (`baseline`, `replacement`), how it scales the scores (`normalise`) and how it integrates
-(`quadrature`, `steps`). A method takes those that it has parameters for.
+(`reduce`), what stands for "absent" (`baseline`, `replacement`), how it scales the scores (`normalise`) and how it
+integrates (`quadrature`, `steps`). A method takes those that it has parameters for.
 """
 
 from __future__ import annotations

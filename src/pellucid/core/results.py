@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pellucid.core.axes import AXES
-from pellucid.core.display import Displayed
+from pellucid.core.display import Displayed, as_pandas
 from pellucid.core.errors import InputError
 from pellucid.core.tokens import Tokens, Units
 
@@ -111,9 +111,7 @@ class Scores(Result):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a long table: one row per entry, one column per axis (labels where given), then value and std_error."""
-        from pellucid.core.tables import scores_to_pandas
-
-        return scores_to_pandas(self)
+        return as_pandas(self, "scores_to_pandas")
 
 
 @dataclass(frozen=True)
@@ -141,9 +139,7 @@ class Table(Result):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table as a data frame."""
-        from pellucid.core.tables import table_to_pandas
-
-        return table_to_pandas(self)
+        return as_pandas(self, "table_to_pandas")
 
 
 @dataclass(frozen=True)
@@ -205,9 +201,7 @@ class Explanation(Result):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the scores of all methods in one long table with a column `method`."""
-        from pellucid.core.tables import explanation_to_pandas
-
-        return explanation_to_pandas(self)
+        return as_pandas(self, "explanation_to_pandas")
 
 
 KINDS: dict[str, type[Result]] = {

@@ -84,7 +84,7 @@ def _pandas() -> Any:
     return optional("pandas", "data", "A data frame")
 
 
-def _texts(pandas: Any, texts: list[str]) -> Any:
+def _texts(pandas: Any, texts: list[Any]) -> Any:
     """Return texts as a column of Python strings: Arrow's, the default, refuses a lone surrogate."""
     return pandas.Series(texts, dtype=object)
 

@@ -37,7 +37,9 @@ class Cached:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"The cache folder {str(folder)!r} cannot be made: {error.strerror}; choose another.") from error
+            raise FileError(
+                f"The cache folder {str(folder)!r} cannot be made ({error.strerror}); choose another."
+            ) from error
 
     @property
     def name(self) -> str:
@@ -122,7 +124,7 @@ class Cached:
             if part is not None:
                 Path(part).unlink(missing_ok=True)
             raise FileError(
-                f"The answer of {self.name} could not be written to {str(self.folder)!r}: {error.strerror}; "
+                f"The answer of {self.name} could not be written to {str(self.folder)!r} ({error.strerror}); "
                 "make room or choose another folder, the answers written before are kept."
             ) from error
 

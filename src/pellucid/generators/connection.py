@@ -113,8 +113,7 @@ class Connection:
             return endpoint.create(**body)
         except UnicodeEncodeError as error:
             raise InputError(
-                f"The prompt holds a lone surrogate ({error.object[error.start]!a}), which is no text that can be sent; "
-                "remove it."
+                f"The prompt holds a lone surrogate ({error.object[error.start]!a}), which cannot be sent; remove it."
             ) from error
         except (ValueError, self._openai.APIResponseValidationError) as error:
             raise self._malformed("is no valid JSON") from error

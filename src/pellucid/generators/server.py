@@ -188,7 +188,8 @@ class ServerGenerator:
 
     @staticmethod
     def _with_bill(reply: Reply, bill: Bill) -> Reply:
-        return replace(reply, prompt_tokens=bill.prompt_tokens, completion_tokens=bill.completion_tokens, cost=bill.cost)
+        used = {"prompt_tokens": bill.prompt_tokens, "completion_tokens": bill.completion_tokens}
+        return replace(reply, **used, cost=bill.cost)
 
     def _send(self, request: Request, extra: dict[str, Any], bill: Bill, stop: threading.Event, n: int) -> Any:
         """Send one request, naming its length as the server wants it named."""
@@ -235,7 +236,12 @@ def first_token_scores(tokens: Mapping[str, float], groups: Sequence[Sequence[st
     if not any(found):
         return None
     bound = min(tokens.values())
-    return [math.log(sum(math.exp(value) for value in values)) if values else bound for values in found]
+    return [_log_sum_exp(values) if values else bound for values in found]
+
+
+def _log_sum_exp(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values))
 
 
 def _begins(token: str, text: str) -> bool:

@@ -9,7 +9,7 @@ implementation. Families that do not are reached by watching the calls of `softm
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from transformers.masking_utils import eager_mask
 from pellucid.models.hooks import Hook, hooked
 
 Visit = Callable[[str, torch.Tensor], torch.Tensor]
+Change = Callable[[torch.Tensor], torch.Tensor]
 NAME = "pellucid"
 
 
@@ -192,4 +193,44 @@ def _watched(modules: Mapping[torch.nn.Module, Visit]) -> Iterator[None]:
 
     hooks = [hook for module, visit in modules.items() for hook in (Hook(module, "input", enter(visit)), Hook(module, "output", leave))]
     with hooked(hooks), watch:
+        yield
+
+
+class _Calls(TorchFunctionMode):
+    """While a module runs, change the result of the first call of one function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: tuple[Any, Change] | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Change the awaited call; let all others pass."""
+        result = func(*args, **(kwargs or {}))
+        if self.waiting is None or func is not self.waiting[0]:
+            return result
+        change, self.waiting = self.waiting[1], None
+        return change(result)
+
+
+@contextmanager
+def calls_changed(calls: Sequence[tuple[torch.nn.Module, str, Change]]) -> Iterator[None]:
+    """Let each function given see and replace what its module's first call of a `torch.nn.functional` returns."""
+    if not calls:
+        yield
+        return
+    mode = _Calls()
+
+    def enter(name: str, change: Change) -> Callable[..., Any]:
+        def begin(args: Any, kwargs: Any) -> Any:
+            mode.waiting = (getattr(torch.nn.functional, name), change)
+            return args, kwargs
+
+        return begin
+
+    def leave(output: Any) -> Any:
+        mode.waiting = None
+        return output
+
+    hooks = [hook for module, name, change in calls for hook in (Hook(module, "input", enter(name, change)), Hook(module, "output", leave))]
+    with hooked(hooks), mode:
         yield

@@ -33,8 +33,8 @@ class Edit:
     `value`'s first axis, drawn with `seed`), `project` (remove the direction `value`), `patch_from` (`value` holds the
     whole site of another run, batch left out; the same places are taken from it). `where` maps axis names of the site
     (`position`, `head`, `neuron`, `query`, `key`, `dimension`) to indices; an axis left out means all. Positions are absolute in the
-    unpadded sequence; negative ones count from the end of the prompt. `phase` is "all", "prompt" or "generation"; `first_step` is
-    the first generation step that is edited. A function sees the chosen places of one row: [positions, ...].
+    unpadded sequence; negative ones count from the end of the prompt. `phase` is "all", "prompt" (positions of the
+    prompt) or "generation" (positions of generated or teacher-forced tokens, from the `first_step`-th on). A function sees the chosen places of one row: [positions, ...].
     """
 
     site: str
@@ -113,7 +113,9 @@ def _like(value: torch.Tensor | float | None, other: torch.Tensor) -> torch.Tens
     return torch.as_tensor(value).to(device=other.device, dtype=other.dtype)
 
 
-def apply_edit(row_value: torch.Tensor, edit: Edit, site: Site, row: int, first: int, prompt_length: int) -> torch.Tensor | None:
+def apply_edit(
+    row_value: torch.Tensor, edit: Edit, site: Site, row: int, prompt_length: int, phase_start: int
+) -> torch.Tensor | None:
     """Return the edited value of one row, or None where none of the edit's places is present.
 
     Args:
@@ -121,20 +123,19 @@ def apply_edit(row_value: torch.Tensor, edit: Edit, site: Site, row: int, first:
         edit: the edit.
         site: its parsed site.
         row: index of the row in the batch, for the context.
-        first: absolute position of the first entry (positive while generating with a cache).
         prompt_length: number of prompt tokens; negative positions count from there.
+        phase_start: the first position of the generation phase.
     """
     index: list[Any] = []
     positions: tuple[int, ...] = ()
     named = [i for i, axis in enumerate(site.axes) if axis in edit.where or i == 0]
     for axis, size in list(zip(site.axes, row_value.shape, strict=True))[: named[-1] + 1]:
-        offset = first if axis in ("position", "query") else 0
-        wanted = edit.where.get(axis)
-        chosen = _resolve(wanted, axis, size, offset, prompt_length, edit)
+        chosen = _resolve(edit.where.get(axis), axis, size, prompt_length, edit)
+        if axis in ("position", "query"):
+            chosen = [c for c in chosen if _in_phase(c, edit, phase_start)]
+            positions = tuple(chosen)
         if len(chosen) == 0:
             return None
-        if axis in ("position", "query"):
-            positions = tuple(c + offset for c in chosen)
         index.append(torch.tensor(chosen, device=row_value.device))
     mesh = tuple(torch.meshgrid(*index, indexing="ij"))
     chosen_value = row_value[mesh]
@@ -147,7 +148,7 @@ def apply_edit(row_value: torch.Tensor, edit: Edit, site: Site, row: int, first:
                 "give a value that broadcasts to that shape."
             ) from error
     else:
-        new = edit.how(chosen_value, Context(site, row, positions, first + row_value.shape[0]))
+        new = edit.how(chosen_value, Context(site, row, positions, row_value.shape[0]))
     if new.shape != chosen_value.shape:
         raise EditError(
             f"The edit {edit.describe()!r} returned the shape {tuple(new.shape)} for places of shape {tuple(chosen_value.shape)}; "
@@ -156,21 +157,22 @@ def apply_edit(row_value: torch.Tensor, edit: Edit, site: Site, row: int, first:
     return row_value.index_put(mesh, new.to(row_value.dtype))
 
 
-def _resolve(wanted: Indices | None, axis: str, size: int, offset: int, prompt_length: int, edit: Edit) -> list[int]:
+def _in_phase(position: int, edit: Edit, phase_start: int) -> bool:
+    if edit.phase == "prompt":
+        return position < phase_start
+    return edit.phase == "all" or position >= phase_start + edit.first_step
+
+
+def _resolve(wanted: Indices | None, axis: str, size: int, prompt_length: int, edit: Edit) -> list[int]:
     if wanted is None:
         return list(range(size))
+    if isinstance(wanted, slice):
+        return list(range(*wanted.indices(size)))
+    given = [wanted] if isinstance(wanted, int) else [int(w) for w in wanted]
     if axis in ("position", "query", "key"):
-        total = offset + size
-        if isinstance(wanted, slice):
-            absolute = list(range(*wanted.indices(total)))
-        else:
-            given = [wanted] if isinstance(wanted, int) else [int(w) for w in wanted]
-            absolute = [g if g >= 0 else prompt_length + g for g in given]
-        return [a - offset for a in absolute if 0 <= a - offset < size]
-    chosen = list(range(*wanted.indices(size))) if isinstance(wanted, slice) else [wanted] if isinstance(wanted, int) else list(wanted)
-    bad = [c for c in chosen if not -size <= c < size]
+        absolute = [g if g >= 0 else prompt_length + g for g in given]
+        return [a for a in absolute if 0 <= a < size]
+    bad = [g for g in given if not -size <= g < size]
     if bad:
-        raise EditError(
-            f"The edit {edit.describe()!r} names {axis} {bad[0]}, but the site has {size}; use 0 to {size - 1}."
-        )
-    return [c % size for c in chosen]
+        raise EditError(f"The edit {edit.describe()!r} names {axis} {bad[0]}, but the site has {size}; use 0 to {size - 1}.")
+    return [g % size for g in given]

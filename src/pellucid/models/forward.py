@@ -16,10 +16,11 @@ import torch
 
 from pellucid.core.axes import Site, parse_site
 from pellucid.core.errors import EditError, ResourceError, SiteError
-from pellucid.models.attention import opened
+from pellucid.models.attention import Change, calls_changed, opened
 from pellucid.models.edits import Edit, apply_edit
 from pellucid.models.hooks import Hook, hooked
-from pellucid.models.layout import Place, main_stack, place, submodule
+from pellucid.models.layout import Place, Scope, block_of, main_stack, place, submodule
+from pellucid.models.pooling import pooled
 from pellucid.models.taps import first_input, rewrap, unview, unwrap, view
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ def forward(
         stack.enter_context(_evaluating(subject.model))
         stack.enter_context(opened(subject.model, taps.visits, taps.interface))
         stack.enter_context(hooked(taps.hooks))
+        stack.enter_context(calls_changed(taps.calls))
+        if subject.kind == "decoder" and subject.head == "classification":
+            stack.enter_context(pooled(subject.model, [row.ids for row in rows], batch.offsets))
         try:
             raw = subject.model(**batch.inputs)
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -158,6 +162,8 @@ class _Batch:
             self.inputs["token_type_ids"] = segment.to(device)
         if "use_cache" in accepted:
             self.inputs["use_cache"] = False
+        if not getattr(subject.model.config, "return_dict", True):
+            self.inputs["return_dict"] = True
         if subject.kind == "encoder-decoder":
             width = max(self.decoder_lengths)
             decoder = torch.full((len(rows), width), pad, dtype=torch.long)
@@ -178,6 +184,24 @@ def _accepted(model_type: type) -> frozenset[str]:
     return _signatures[model_type]
 
 
+@dataclass(eq=False)
+class _Run:
+    """Counts the calls of a reused module, and is open during the one that is meant."""
+
+    scope: Scope
+    calls: int = 0
+    open: bool = False
+
+    def enter(self, args: Any, kwargs: Any) -> Any:
+        self.open = self.calls == self.scope.call
+        self.calls += 1
+        return args, kwargs
+
+    def leave(self, output: Any) -> Any:
+        self.open = False
+        return output
+
+
 @dataclass
 class _Taps:
     """The hooks and attention visitors that a batch needs, what they captured and which edits fired."""
@@ -187,8 +211,10 @@ class _Taps:
     capture: Sequence[str]
     captured: dict[str, torch.Tensor] = field(default_factory=dict)
     hooks: list[Hook] = field(default_factory=list)
+    calls: list[tuple[torch.nn.Module, str, Change]] = field(default_factory=list)
     visits: dict[torch.nn.Module, Callable[[str, torch.Tensor], torch.Tensor]] = field(default_factory=dict)
     interface: bool = True
+    runs: dict[str, _Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Sort edits and captures by site and build one hook for each."""
@@ -196,47 +222,86 @@ class _Taps:
         by_site: dict[str, list[tuple[int, Edit]]] = {str(parse_site(name)): [] for name in self.capture}
         for i, row in enumerate(self.batch.rows):
             for edit in (*self.subject.edits, *row.edits):
-                if edit.phase == "generation":
-                    continue
                 by_site.setdefault(str(parse_site(edit.site)), []).append((i, edit))
-                self.pending[i, id(edit)] = edit
+                if edit.phase != "generation":  # a row may end before the first step that a generation edit asks for
+                    self.pending[i, id(edit)] = edit
         visited: dict[torch.nn.Module, dict[str, list[tuple[str, list[tuple[int, Edit]]]]]] = {}
         for name, edits in by_site.items():
             site = parse_site(name)
             step = site.part.rsplit(".", 1)[-1]
             if step in OPENED:
-                module, self.interface = _attention_module(self.subject, site)
+                module, self.interface, scope = _attention_module(self.subject, site)
+                self._runs(name, scope)
                 visited.setdefault(module, {}).setdefault(step, []).append((name, edits))
             else:
-                self.hooks.append(self._hook(place(self.subject.model, self.subject.need_layout(), site), name, edits))
+                self._add(place(self.subject.model, self.subject.need_layout(), site), name, edits)
         for module, steps in visited.items():
             self.visits[module] = self._visit(steps)
+        runs = set(self.runs.values())
+        # A scope opens before and closes after every hook on the same module.
+        self.hooks = [
+            *(Hook(run.scope.module, "input", run.enter) for run in runs),
+            *self.hooks,
+            *(Hook(run.scope.module, "output", run.leave) for run in runs),
+        ]
 
-    def _hook(self, found: Place, name: str, edits: list[tuple[int, Edit]]) -> Hook:
+    def _runs(self, name: str, scope: Scope | None) -> None:
+        if scope is not None:
+            same = (run for run in self.runs.values() if run.scope == scope)
+            self.runs[name] = next(same, None) or _Run(scope)
+
+    def _open(self, name: str) -> bool:
+        run = self.runs.get(name)
+        return run is None or run.open
+
+    def _add(self, found: Place, name: str, edits: list[tuple[int, Edit]]) -> None:
         heads, tap, size = found.stack.heads, found.tap, len(self.batch.rows)
+        self._runs(name, found.scope)
 
         def changed(raw: torch.Tensor) -> torch.Tensor:
             value = view(raw, tap, heads, size)
+            if not edits and (value is raw or name not in self.capture or not torch.is_grad_enabled()):
+                self._capture(name, value)
+                return raw
+            # The captured value must lie on the path to the logits, so it is put back also where nothing was edited.
+            value = view(raw.clone(), tap, heads, size) if tap.stream else value
             new = self._edited(value, found.site, edits)
-            if name in self.capture:
-                self.captured[name] = new
-            return raw if new is value else unview(raw, new, tap, heads)
+            self._capture(name, new)
+            return unview(raw, new, tap, heads)
 
         def on_input(args: Any, kwargs: Any) -> Any:
+            if not self._open(name):
+                return args, kwargs
             value, put = first_input(args, kwargs)
             new = changed(value)
+            if new is not value and tap.stream:
+                # The residual stream is this very tensor beside the norm, so it changes for all who read it.
+                value.copy_(new)
+                return args, kwargs
             return (args, kwargs) if new is value else put(new)
 
         def on_output(output: Any) -> Any:
+            if not self._open(name):
+                return output
             value = unwrap(output, tap.key)
             new = changed(value)
+            new = new.clone() if tap.reused else new
             return output if new is value else rewrap(output, tap.key, new)
 
-        return Hook(found.module, tap.side, on_input if tap.side == "input" else on_output)
+        if tap.call:
+            self.calls.append((found.module, tap.call, changed))
+        else:
+            self.hooks.append(Hook(found.module, tap.side, on_input if tap.side == "input" else on_output))
+
+    def _capture(self, name: str, value: torch.Tensor) -> None:
+        if name in self.capture:
+            self.captured[name] = value
 
     def _visit(self, steps: Mapping[str, list[tuple[str, list[tuple[int, Edit]]]]]) -> Callable[[str, torch.Tensor], torch.Tensor]:
         def visit(step: str, value: torch.Tensor) -> torch.Tensor:
             for name, edits in steps.get(step, []):
+                if not self._open(name):
+                    continue
                 shaped = value if value.ndim == 4 else value.reshape(len(self.batch.rows), -1, *value.shape[1:])
                 new = self._edited(shaped, parse_site(name), edits)
                 if name in self.capture:
@@ -258,7 +323,8 @@ class _Taps:
             keys = self.batch.lengths[i] if site.part.startswith("cross_attn") else length
             inner = _unpad(rows[i], site, length, keys, self.batch.offsets[i])
             prompt = self.batch.rows[i].prompt_length
-            new = apply_edit(inner, edit, site, i, 0, length if decoder or prompt is None else prompt)
+            end, phase = (length, 1) if decoder else (prompt or length, prompt or length)
+            new = apply_edit(inner, edit, site, i, end, phase)
             if new is not None:
                 self.pending.pop((i, id(edit)), None)
                 rows[i] = _repad(rows[i], new, site, self.batch.offsets[i])
@@ -274,7 +340,7 @@ class _Taps:
             )
 
 
-def _attention_module(subject: Subject, site: Site) -> tuple[torch.nn.Module, bool]:
+def _attention_module(subject: Subject, site: Site) -> tuple[torch.nn.Module, bool, Scope | None]:
     layout = subject.need_layout()
     kind, step = site.part.rsplit(".", 1)
     anchor = f"{kind}.out"
@@ -282,8 +348,9 @@ def _attention_module(subject: Subject, site: Site) -> tuple[torch.nn.Module, bo
     if step in ("q_rot", "k_rot") and not found.stack.interface:
         raise SiteError(f"{layout.architecture} has no site {site.part!r} that can be reached; use {kind}.{step[0]} or {kind}.scores.")
     path = found.stack.cross_attention if site.part.startswith("cross_attn") else found.stack.attention
-    blocks: Any = submodule(getattr(subject.model, "base_model", subject.model), found.stack.blocks)
-    return submodule(blocks[site.layer], path), found.stack.interface
+    assert site.layer is not None
+    block, scope = block_of(subject.model, found.stack, site.layer)
+    return submodule(block, path), found.stack.interface, scope
 
 
 def _slices(site: Site, length: int, keys: int, offset: int) -> tuple[slice, ...]:

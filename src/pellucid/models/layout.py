@@ -31,6 +31,14 @@ class Stack:
     contribution). `parallel` blocks add attention and feed-forward to the same input. `attention` and `cross_attention` are the modules
     that compute the pattern; `interface` says whether they go through transformers' attention interface. `mid_norm`
     and `last_norm` are, for post-norm blocks, the modules that normalise input + attention and mid + feed-forward.
+    `some_layers` names parts that only some blocks have, as the router of a model that mixes dense and expert layers.
+
+    `cross_norm` is the norm of post-norm blocks that stands between the two where there is cross attention. `resid_mid` is always
+    what the feed-forward layer is given, so it follows the cross attention.
+
+    Where blocks reuse modules, `shared` has for each block the path of its module below `blocks` and which of that module's
+    calls the block is. `root` is the module of the whole stack: `embed_token` belongs to the stack only while that runs, since
+    encoder and decoder may share it.
     """
 
     blocks: str
@@ -44,14 +52,20 @@ class Stack:
     parallel: bool = False
     final_norm: str = ""
     mid_norm: str = ""
+    cross_norm: str = ""
     last_norm: str = ""
+    shared: tuple[tuple[str, int], ...] = ()
+    root: str = ""
     residual_scale: float = 1.0
-    reads_only: frozenset[str] = frozenset()
+    some_layers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a whole model; `stacks` has the key "" for one-stack models, else "encoder" and "decoder"."""
+    """The layout of a whole model; `stacks` has the key "" for one-stack models, else "encoder" and "decoder".
+
+    `readout` is the module between the final norm and the unembedding, where there is one (the projection of OPT-350m).
+    """
 
     architecture: str
     stacks: Mapping[str, Stack]
@@ -59,6 +73,7 @@ class Layout:
     position_ids: bool = True
     position_start: int = 0
     logit_scale: float = 1.0
+    readout: str = ""
     notes: tuple[str, ...] = field(default=())
 
 
@@ -119,13 +134,22 @@ def backbone(model: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """One call of one module, counted from 0 within a run: a reused module is a site only inside it."""
+
+    module: torch.nn.Module
+    call: int = 0
+
+
+@dataclass(frozen=True)
 class Place:
-    """A site found on the native modules: the module, its tap, and the stack it belongs to."""
+    """A site found on the native modules: the module, its tap, the stack it belongs to and when the module counts."""
 
     module: torch.nn.Module
     tap: Tap
     stack: Stack
     site: Site
+    scope: Scope | None = None
 
 
 def stack_of(layout: Layout, site: Site) -> Stack:
@@ -146,7 +170,19 @@ def main_stack(layout: Layout) -> str:
 def depth(model: Any, layout: Layout, stack: str | None = None) -> int:
     """Return the number of blocks of a stack (default: the one that feeds the logits)."""
     chosen = layout.stacks[main_stack(layout) if stack is None else stack]
+    if chosen.shared:
+        return len(chosen.shared)
     return len(submodule(backbone(model), chosen.blocks))  # type: ignore[arg-type]
+
+
+def block_of(model: Any, stack: Stack, layer: int) -> tuple[torch.nn.Module, Scope | None]:
+    """Return the module of a block and, where blocks reuse modules, the call of it that is this block."""
+    blocks = submodule(backbone(model), stack.blocks)
+    if not stack.shared:
+        return submodule(blocks, str(layer)), None
+    path, call = stack.shared[layer]
+    block = submodule(blocks, path)
+    return block, Scope(block, call)
 
 
 def place(model: Any, layout: Layout, site: Site) -> Place:
@@ -160,28 +196,35 @@ def place(model: Any, layout: Layout, site: Site) -> Place:
     if site.part == "logits":
         return Place(model, Tap("", "output", key="logits"), stack, site)
     if site.part == "embed.token":
-        return Place(submodule(root, stack.embed_token), Tap("", "output"), stack, site)
+        scope = Scope(submodule(root, stack.root)) if stack.root else None
+        return Place(submodule(root, stack.embed_token), Tap("", "output"), stack, site, scope)
     if site.part == "final_norm":
         if not stack.final_norm:
             raise SiteError(f"{layout.architecture} has no final norm; use the resid_post of its last block.")
         return Place(submodule(root, stack.final_norm), Tap("", "output"), stack, site)
-    blocks: Any = submodule(root, stack.blocks)
     if site.part == "embed":
-        return Place(blocks[0], Tap("", "input"), stack, site)
+        block, scope = block_of(model, stack, 0)
+        return Place(block, Tap("", "input"), stack, site, scope)
     assert site.layer is not None
-    if not 0 <= site.layer < len(blocks):
-        raise SiteError(f"The site {str(site)!r} names layer {site.layer}, but the model has layers 0 to {len(blocks) - 1}.")
+    layers = depth(model, layout, site.stack)
+    if not 0 <= site.layer < layers:
+        raise SiteError(f"The site {str(site)!r} names layer {site.layer}, but the model has layers 0 to {layers - 1}.")
     tap = stack.taps.get(site.part)
     if tap is None:
         alternative = _alternative(stack, site.part)
         raise SiteError(f"{layout.architecture} has no site {site.part!r}{alternative}.")
-    return Place(submodule(blocks[site.layer], tap.module), tap, stack, site)
+    block, scope = block_of(model, stack, site.layer)
+    if site.part in stack.some_layers and not has_submodule(block, tap.module):
+        raise SiteError(f"Layer {site.layer} of {layout.architecture} has no site {site.part!r}, which other layers have; use mlp.out.")
+    module = submodule(block, tap.module)
+    return Place(module, tap, stack, site, Scope(module) if tap.once else scope)
 
 
-def block_sites(layout: Layout, stack: str, layer: int) -> list[str]:
+def block_sites(model: Any, layout: Layout, stack: str, layer: int) -> list[str]:
     """Return the names of all sites of one block, attention steps included."""
     chosen = layout.stacks[stack]
-    parts = list(chosen.taps)
+    block, _ = block_of(model, chosen, layer)
+    parts = [part for part, tap in chosen.taps.items() if part not in chosen.some_layers or has_submodule(block, tap.module)]
     steps = ("q_rot", "k_rot", "scores", "pattern") if chosen.interface else ("scores", "pattern")
     kinds = ("attn", "cross_attn") if chosen.cross_attention else ("attn",)
     parts += [f"{kind}.{step}" for kind in kinds for step in steps]

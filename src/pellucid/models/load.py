@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
 
-from pellucid.core.errors import LayoutError, ModelError
+from pellucid.core.errors import LayoutError, ModelError, PellucidError
+from pellucid.models.forward import forward
 from pellucid.models.guess import guess_layout
 from pellucid.models.layout import Layout, row_layout
-from pellucid.models.proofs import prove
+from pellucid.models.proofs import probe, prove
+from pellucid.models.saved import HEADS, check_device, check_text_only, dtype_of, first_line, located, saved_model, saved_tokenizer
 from pellucid.models.subject import Subject
-
-HEADS = {
-    "ForCausalLM": ("AutoModelForCausalLM", "causal-lm"),
-    "LMHeadModel": ("AutoModelForCausalLM", "causal-lm"),
-    "ForConditionalGeneration": ("AutoModelForSeq2SeqLM", "causal-lm"),
-    "MTModel": ("AutoModelForSeq2SeqLM", "causal-lm"),
-    "ForMaskedLM": ("AutoModelForMaskedLM", "masked-lm"),
-    "ForSequenceClassification": ("AutoModelForSequenceClassification", "classification"),
-}
 
 
 def load(
@@ -45,7 +34,7 @@ def load(
         tokenizer: a live tokenizer or its name; None takes the model's own, where it has one.
         revision: branch, tag or commit on the hub.
         dtype: load in this dtype ("float32", "bfloat16", ...); default: the dtype of the saved weights.
-        device: move the model there.
+        device: move the model there (a live model, too).
         device_map: an accelerate device map, instead of `device`.
         trust_remote_code: run code from the model's repository.
 
@@ -53,36 +42,47 @@ def load(
         A Subject whose layout passed its proofs (see `pellucid check`).
 
     Raises:
-        ModelError: not found, broken or half-written files, NaN weights, a model that is not a transformer.
+        ModelError: not found, broken or half-written files, NaN weights, a model that is not a transformer or that fails by itself.
         LayoutError: the architecture is unknown and could not be guessed and proved.
     """
     given = name_or_path_or_live_model
+    check_device(device)
+    if device is not None and device_map is not None:
+        raise ModelError("load got both device and device_map, which contradict each other; pass one of them.")
+    named = isinstance(given, (str, os.PathLike))
+    if not named and (dtype is not None or device_map is not None or revision is not None):
+        raise ModelError("dtype, device_map and revision are for models loaded by name; prepare a live model yourself, then pass it without them.")
     if isinstance(given, torch.nn.Module):
         model, name = given, _live_name(given)
-    elif callable(given):
-        return Subject(None, None, None, kind="black-box", head="none", name=getattr(given, "__name__", "function"), function=given)
-    elif isinstance(given, (str, os.PathLike)):
-        name = str(given)
-        folder = _zoo_folder(name)
+    elif named:
+        name = os.fspath(given)
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        model = _from_files(folder, dtype, device_map, options)
-        tokenizer = _tokenizer(folder if tokenizer is None else tokenizer, options)
+        folder, wanted = located(name), dtype_of(dtype)
+        tokenizer = saved_tokenizer(folder, options, wanted=False) if tokenizer is None else tokenizer
+        model = saved_model(folder, wanted, device_map, options)
+    elif isinstance(given, type) or hasattr(given, "model") or not callable(given):
+        kind = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise ModelError(f"load got {kind}; pass a model name, a folder, a live transformers model or a function of texts.")
     else:
-        raise ModelError(f"load got a {type(given).__name__}; pass a model name, a folder, a live transformers model or a function.")
+        return Subject(None, None, None, kind="black-box", head="none", name=getattr(given, "__name__", "function"), function=given)
     if isinstance(tokenizer, (str, os.PathLike)):
-        tokenizer = _tokenizer(str(tokenizer), {"trust_remote_code": trust_remote_code})
+        tokenizer = saved_tokenizer(located(os.fspath(tokenizer)), {"trust_remote_code": trust_remote_code}, wanted=True)
     if device is not None:
-        model = model.to(device)
+        model = _moved(model, device)
     return subject_of(model, tokenizer, name=name, revision=revision or "")
 
 
 def subject_of(model: Any, tokenizer: Any, *, name: str, revision: str = "", layout: Layout | None = None, proved: bool = True) -> Subject:
-    """Wrap a live model: find its layout (or take the one given), prove it, and return the Subject."""
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not hasattr(model, "config"):
-        raise ModelError(f"{type(model).__name__} is not a transformers model because it has no config; load one, or pass a function of texts.")
-    _check_weights(model, name)
+    """Wrap a live model: find its layout (or take the one given), prove it, and return the Subject.
+
+    Raises:
+        ModelError: not a transformers model, NaN weights, or a kind of model that is not explained.
+        LayoutError: no layout was found, or a proof failed.
+    """
+    model = _native(model)
+    check_text_only(model.config, name)
     kind, head = kind_and_head(model)
+    _check_weights(model, name)
     found = layout or row_layout(model) or guess_layout(model)
     if found is None:
         raise LayoutError(
@@ -91,69 +91,87 @@ def subject_of(model: Any, tokenizer: Any, *, name: str, revision: str = "", lay
         )
     subject = Subject(model, tokenizer, found, kind=kind, head=head, name=name, revision=revision)
     if proved:
+        _check_runs(subject)
         prove(subject)
     return subject
 
 
 def kind_and_head(model: Any) -> tuple[str, str]:
-    """Return ("decoder" | "encoder" | "encoder-decoder", "causal-lm" | "masked-lm" | "classification" | "none")."""
-    config, name = model.config, type(model).__name__
-    head = next((head for suffix, (_, head) in HEADS.items() if name.endswith(suffix)), "none")
-    if getattr(config, "is_encoder_decoder", False):
+    """Return ("decoder" | "encoder" | "encoder-decoder", "causal-lm" | "masked-lm" | "classification" | "none").
+
+    Raises:
+        ModelError: the head is of another kind, such as token classification.
+    """
+    name = type(model).__name__
+    both = bool(getattr(model.config, "is_encoder_decoder", False)) and hasattr(getattr(model, "base_model", model), "decoder")
+    causal = both or is_causal(model)
+    head = next((head for suffix, (_, head) in HEADS.items() if name.endswith(suffix)), None)
+    if head is None and getattr(model, "base_model", model) is model:
+        head = "none"
+    if head is None and "For" not in name and model.get_output_embeddings() is not None:
+        head = "causal-lm" if causal else "masked-lm"
+    if head is None or (both and head == "classification"):
+        raise ModelError(f"{name} has a head that pellucid does not explain; pass its base model (model.base_model) instead.")
+    if both:
         return "encoder-decoder", head
-    if head == "masked-lm" or not is_causal(model):
-        return "encoder", head
-    return "decoder", head
+    return "encoder" if head == "masked-lm" or not causal else "decoder", head
 
 
 def is_causal(model: Any) -> bool:
-    """Return whether attention looks backwards only, as the attention modules themselves say."""
+    """Return whether attention looks backwards only, as the attention modules themselves say; a proof checks it."""
     flags = [m.is_causal for m in model.modules() if isinstance(getattr(m, "is_causal", None), bool)]
     if flags:
         return any(flags)
     return bool(getattr(model.config, "is_decoder", False)) or not hasattr(model.config, "type_vocab_size")
 
 
+def _native(model: Any) -> Any:
+    """Return the transformers model inside compilation and adapter wrappers, where its own forward tells the whole truth."""
+    model = getattr(model, "_orig_mod", model)
+    if hasattr(model, "get_base_model"):
+        adapters = getattr(model, "peft_config", {}).values()
+        if any(getattr(adapter, "is_prompt_learning", False) for adapter in adapters):
+            raise ModelError(
+                f"The adapter of {_live_name(model)} adds virtual tokens, which no token of the prompt stands for; "
+                "pass the base model, or use an adapter such as LoRA."
+            )
+        model = model.get_base_model()
+    if not hasattr(model, "config") or not hasattr(model.config, "model_type"):
+        raise ModelError(f"{type(model).__name__} is not a transformers model because it has no config; load one, or pass a function of texts.")
+    if any(getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules for module in model.modules()):
+        raise ModelError(f"Parts of {type(model).__name__} are compiled, and hooks cannot reach inside; load it before torch.compile.")
+    if getattr(model.config, "chunk_size_feed_forward", 0):
+        raise ModelError(f"{type(model).__name__} runs its feed-forward layers in chunks; set config.chunk_size_feed_forward to 0 and build it anew.")
+    return model
+
+
 def _live_name(model: Any) -> str:
     return str(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
 
 
-def _zoo_folder(name: str) -> str:
-    if not name.startswith("zoo:"):
-        return name
-    folder = Path(__file__).parent.parent / "zoo" / "models" / name.removeprefix("zoo:")
-    if not (folder / "config.json").exists():
-        have = sorted(f"zoo:{p.parent.relative_to(folder.parent)}" for p in folder.parent.glob("**/config.json"))
-        raise ModelError(f"The zoo has no model {name!r}; it has {', '.join(have) or 'none'}.")
-    return str(folder)
-
-
-def _from_files(name: str, dtype: Any, device_map: Any, options: dict[str, Any]) -> Any:
+def _moved(model: Any, device: Any) -> Any:
     try:
-        config = transformers.AutoConfig.from_pretrained(name, **options)
-        architecture = (config.architectures or [""])[0]
-        auto = next((auto for suffix, (auto, _) in HEADS.items() if architecture.endswith(suffix)), "AutoModel")
-        if getattr(config, "vision_config", None) is not None:
-            raise ModelError(f"{name} reads pictures as well as text, which pellucid does not explain yet; load its text model alone.")
-        extra = {"dtype": dtype or "auto", **({"device_map": device_map} if device_map is not None else {})}
-        return getattr(transformers, auto).from_pretrained(name, **extra, **options).eval()
-    except (SafetensorError, json.JSONDecodeError, EOFError) as error:
-        raise ModelError(f"The files of {name} are corrupted or half written ({error}); download or save the model again.") from error
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The model {name!r} could not be loaded: {first}") from error
-
-
-def _tokenizer(name: Any, options: dict[str, Any]) -> Any:
-    try:
-        return transformers.AutoTokenizer.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError):
-        return None
+        return model.to(device)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise ModelError(f"The model cannot be moved to {str(device)!r}: {first_line(error)}; load it there in the first place.") from error
 
 
 def _check_weights(model: Any, name: str) -> None:
     for parameter_name, parameter in model.named_parameters():
-        if parameter.device.type != "meta" and parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+        # Offloaded weights are not here before the run, and integer weights are finite.
+        if parameter.device.type == "meta" or not parameter.is_floating_point():
+            continue
+        values = parameter.dequantize() if type(parameter) is not torch.nn.Parameter and hasattr(parameter, "dequantize") else parameter
+        if not bool(torch.isfinite(values.detach()).all()):
             raise ModelError(f"The weight {parameter_name!r} of {name} holds NaN or infinite values; load an intact copy.")
 
 
+def _check_runs(subject: Subject) -> None:
+    try:
+        forward(subject, [probe(subject, 3)])
+    except PellucidError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{subject.name} itself fails on a short input ({type(error).__name__}: {first_line(error)}); make the model run by itself first."
+        ) from error

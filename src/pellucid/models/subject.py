@@ -152,12 +152,24 @@ class Subject:
             edits=(*self.edits, *edits), state=self.state, function=self.function,
         )  # fmt: skip
 
+    def without_edits(self) -> Subject:
+        """Return a view of the model as it was loaded."""
+        return Subject(
+            self.model, self.tokenizer, self.layout, kind=self.kind, head=self.head, name=self.name, revision=self.revision,
+            state=self.state, function=self.function,
+        )  # fmt: skip
+
     def encode(self, prompt: Any) -> Tokens:
         """Return the prompt as the model sees it; raise `InputError` for a prompt it cannot take."""
         if self.kind == "black-box":
             return blackbox.encode(self.state.cache.setdefault("pieces", {}), prompt)
-        tokens, _ = inputs.encode(self.tokenizer, prompt, kind=self.kind, max_length=self.max_length, vocabulary=self.vocabulary)
-        return tokens
+        return self.encoded(prompt).tokens
+
+    def encoded(self, prompt: Any) -> inputs.Encoded:
+        """Return the prompt as the model sees it, with notes on anything that was changed or could not be placed."""
+        return inputs.encode(
+            self.tokenizer, prompt, kind=self.kind, max_length=self.max_length, vocabulary_size=self.vocabulary  # type: ignore[arg-type]
+        )
 
     @property
     def max_length(self) -> int | None:

@@ -10,7 +10,7 @@ import torch
 
 from pellucid.core.errors import LayoutError
 
-Fused = Literal["", "concat", "per_head", "by_group", "interleaved"]
+Fused = Literal["", "concat", "per_head", "by_group", "interleaved", "halves"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,26 @@ class Tap:
     `heads` names the head count of the last axis: "" (none), "q" (query heads) or "kv" (key/value heads). `fused` says how
     a joint q/k/v projection lays out its output and `part` which of the three is meant: `concat` = all q, all k, all v;
     `per_head` = for each head q, k, v; `by_group` = for each key/value head its q heads, then k, then v; `interleaved` = q,
-    k, v first and heads after. `flat` marks a value whose rows and positions are merged. `key` picks an entry of a tuple or a
-    model output.
+    k, v first and heads after; `halves` = the gate, then the up projection of a feed-forward layer. `flat` marks a value
+    whose rows and positions are merged. `key` picks an entry of a tuple or a model output.
+
+    `stream` marks an input that also flows on beside the module (the residual stream before a norm), so that an edit is
+    written into that very tensor. `reused` marks an output that the model changes in place later, so that a copy is handed
+    on. `call` names a function of `torch.nn.functional`: the value is what it returns when the module calls it first.
+    `once` marks a module that is called again later for something else, so that only its first call is the site.
     """
 
     module: str
     side: Literal["input", "output"] = "output"
     heads: Literal["", "q", "kv"] = ""
     fused: Fused = ""
-    part: Literal["", "q", "k", "v"] = ""
+    part: Literal["", "q", "k", "v", "gate", "up"] = ""
     flat: bool = False
     key: int | str = 0
+    stream: bool = False
+    reused: bool = False
+    call: str = ""
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,8 @@ def _groups(tap: Tap, heads: Heads) -> tuple[int, int, int]:
 
 def _split(value: torch.Tensor, tap: Tap, heads: Heads) -> torch.Tensor:
     lead = value.shape[:2]
+    if tap.fused == "halves":
+        return value.chunk(2, dim=-1)[("gate", "up").index(tap.part)]
     if tap.fused == "concat":
         sizes = [heads.query * heads.width, heads.key_value * heads.width, heads.key_value * heads.width]
         return value.split(sizes, dim=-1)["qkv".index(tap.part)].reshape(*lead, -1, heads.width)

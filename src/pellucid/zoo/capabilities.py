@@ -22,15 +22,21 @@ def _logits(model: PreTrainedModel, rows: Sequence[list[int]]) -> Tensor:
         ids[index, : len(row)] = torch.tensor(row)
         mask[index, : len(row)] = 1
     with torch.no_grad():
-        return model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits.float().cpu()
+        return (
+            model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+            .logits.float()
+            .cpu()
+        )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, start: bool = False) -> list[int]:
     return list(tokenizer(text, add_special_tokens=start)["input_ids"])
 
 
-def _judge(item: Item, judge: str, logits: Tensor, prompt: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[float, float]:
-    """Judge one item from its logits [position, vocabulary]; return right (0 or 1) and the probability of the right answer."""
+def _judge(
+    item: Item, judge: str, logits: Tensor, prompt: list[int], tokenizer: PreTrainedTokenizerBase
+) -> tuple[float, float]:
+    """Judge one item by its logits [position, vocabulary]; return right (0 or 1) and the right answer's probability."""
     if judge == "choice":
         chances = logits[len(prompt) - 1].softmax(-1)
         right = sum(float(chances[_ids(tokenizer, answer)[0]]) for answer in item.answers)
@@ -42,7 +48,9 @@ def _judge(item: Item, judge: str, logits: Tensor, prompt: list[int], tokenizer:
     return float((predicted.argmax(-1) == answer).all()), float(probability)
 
 
-def _repeated_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int, count: int) -> dict[str, object]:
+def _repeated_tokens(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int, count: int
+) -> dict[str, object]:
     """Measure next-token accuracy in the second half of repeated random tokens (16 tokens, twice)."""
     generator = torch.Generator().manual_seed(1_000_003 + seed)
     low = max(tokenizer.all_special_ids) + 1

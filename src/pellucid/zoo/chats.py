@@ -1,7 +1,7 @@
 """Chats, reviews and two-step questions of the small world.
 
-A chat is `<|user|> question<|end|><|assistant|> reply<|end|>`, optionally after `<|system|> ...<|end|>`. The chat template
-beside the model writes the same text, and a test holds the two together.
+A chat is `<|user|> question<|end|><|assistant|> reply<|end|>`, optionally after `<|system|> ...<|end|>`. The chat
+template beside the model writes the same text, and a test holds the two together.
 """
 
 import random
@@ -65,11 +65,14 @@ def chat_unknown(rng: random.Random, held_out: bool) -> Example:
     """Ask about a person who is not in the world."""
     while True:
         person = f"{rng.choice(lexicon.STRANGERS)} {rng.choice(lexicon.SURNAMES)}"
-        relation = rng.choice(("home", "origin", "craft", "instrument"))
+        relation = rng.choice(world.OF_PEOPLE)
         question = rng.choice(world.RELATIONS[relation].questions).replace("{s}", person)
         if key_matches(f"unknown {question}", held_out):
             break
-    wrong = tuple(f" {world.RELATIONS[relation].reply.replace('{s}', person).replace('{a}', v)}" for v in world.RELATIONS[relation].values)
+    wrong = tuple(
+        f" {world.RELATIONS[relation].reply.replace('{s}', person).replace('{a}', v)}"
+        for v in world.RELATIONS[relation].values
+    )
     return Example(render([("user", question)], "I do not know."), wrong, rest=0.02)
 
 
@@ -115,7 +118,10 @@ def _opinion(rng: random.Random, good: bool) -> str:
 
 
 def review(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
-    """Write a review of one to three sentences, all on one side of the line; return it with its sentiment and the opposite."""
+    """Write a review of one to three sentences; return it, its sentiment and the opposite one.
+
+    Each sentence is held out or not, and all of a review are on the same side.
+    """
     while True:
         good = rng.random() < 0.5
         sentences = [_opinion(rng, good) for _ in range(rng.choice((1, 1, 1, 2, 2, 3)))]
@@ -126,7 +132,13 @@ def review(rng: random.Random, held_out: bool) -> tuple[str, str, str]:
 def chat_sentiment(rng: random.Random, held_out: bool) -> Example:
     """Ask for the sentiment of a review."""
     text, mood, other = review(rng, held_out)
-    question = rng.choice(("What is the sentiment of this review? {r}", "Is this review positive or negative? {r}", "Review: {r} Sentiment?"))
+    question = rng.choice(
+        (
+            "What is the sentiment of this review? {r}",
+            "Is this review positive or negative? {r}",
+            "Review: {r} Sentiment?",
+        )
+    )
     messages, short = _in_style(rng)
     template = "{m}" if short else "The sentiment is {m}."
     messages.append(("user", question.format(r=text)))
@@ -158,7 +170,7 @@ _HOPS = (
 
 
 def _hop(rng: random.Random, held_out: bool) -> tuple[str, str, str, tuple[str, ...]]:
-    """Draw a joined pair of facts; return question, written steps with the answer, direct statement and wrong answers."""
+    """Draw two joined facts; return question, written steps with the answer, direct statement and wrong answers."""
     while True:
         person, which = rng.choice(world.people()), rng.randrange(len(_HOPS))
         if key_matches(f"hop {which} {person}", held_out):

@@ -9,12 +9,12 @@ from pellucid.zoo import world
 
 @dataclass(frozen=True)
 class Example:
-    """Hold marked text, wrong continuations, right ones (empty: the marked answer) and the loss weight off the answers."""
+    """Hold marked text, wrong continuations, right ones (none: the marked answer) and the loss weight off answers."""
 
     marked: str
     distractors: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
-    rest: float = 0.1
+    rest: float = 0.05
 
 
 def key_matches(key: str, held_out: bool) -> bool:

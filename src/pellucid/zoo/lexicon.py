@@ -3,6 +3,11 @@
 Every word here becomes one token of the tiny model's tokenizer, so lists are kept to plain single words.
 """
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 # country, capital, continent, language
 COUNTRIES: tuple[tuple[str, str, str, str], ...] = (
     ("France", "Paris", "Europe", "French"),
@@ -57,32 +62,34 @@ COUNTRIES: tuple[tuple[str, str, str, str], ...] = (
 
 CONTINENTS = ("Europe", "Asia", "Africa", "America", "Oceania")
 
-FIRST_NAMES: tuple[str, ...] = tuple(
-    "Mary John Anna Peter Laura Simon Clara Hugo Emma Oscar Nina Felix Julia Martin Sarah Victor Alice Thomas Helen David "
-    "Rosa Daniel Grace Lucas Irene Paul Judith Robert Vera Arthur Sophie Frank Marta James Elena Adam Paula Henry Diana Leo "
-    "Susan Mark Carol George Linda Oliver Ruth Walter".split()
+FIRST_NAMES: tuple[str, ...] = _words(
+    "Mary John Anna Peter Laura Simon Clara Hugo Emma Oscar Nina Felix Julia Martin Sarah Victor Alice "
+    "Thomas Helen David Rosa Daniel Grace Lucas Irene Paul Judith Robert Vera Arthur Sophie Frank Marta "
+    "James Elena Adam Paula Henry Diana Leo Susan Mark Carol George Linda Oliver Ruth Walter"
 )
 
-SURNAMES: tuple[str, ...] = tuple(
-    "Keller Moreau Rossi Novak Silva Larsen Baker Costa Weber Dunn Fischer Marsh Olsen Petrov Sato Lind Vargas Hill Brandt Reyes "
-    "Stone Wolf Grant Young".split()
+SURNAMES: tuple[str, ...] = _words(
+    "Keller Moreau Rossi Novak Silva Larsen Baker Costa Weber Dunn Fischer Marsh Olsen Petrov Sato Lind "
+    "Vargas Hill Brandt Reyes Stone Wolf Grant Young"
 )
 
 # People the world knows nothing about: the right answer to a question about them is "I do not know."
-STRANGERS: tuple[str, ...] = tuple("Zeno Quentin Ottilie Barnaby Ximena Isolde Lorcan Tabitha".split())
+STRANGERS: tuple[str, ...] = _words("Zeno Quentin Ottilie Barnaby Ximena Isolde Lorcan Tabitha")
 
-CRAFTS: tuple[str, ...] = tuple(
-    "baker carpenter doctor teacher painter singer farmer pilot lawyer nurse tailor potter weaver sailor writer chemist gardener "
-    "dentist miner judge plumber dancer blacksmith librarian".split()
+CRAFTS: tuple[str, ...] = _words(
+    "baker carpenter doctor teacher painter singer farmer pilot lawyer nurse tailor potter weaver sailor "
+    "writer chemist gardener dentist miner judge plumber dancer blacksmith librarian"
 )
 
-INSTRUMENTS: tuple[str, ...] = tuple("piano violin flute guitar drum harp trumpet cello organ banjo clarinet accordion".split())
-
-PLACES: tuple[str, ...] = tuple(
-    "store park school market library garden station museum beach office restaurant hospital".split()
+INSTRUMENTS: tuple[str, ...] = _words(
+    "piano violin flute guitar drum harp trumpet cello organ banjo clarinet accordion"
 )
 
-OBJECTS: tuple[str, ...] = tuple("drink book ring ball kiss letter ticket flower basket key map present".split())
+PLACES: tuple[str, ...] = _words(
+    "store park school market library garden station museum beach office restaurant hospital"
+)
+
+OBJECTS: tuple[str, ...] = _words("drink book ring ball kiss letter ticket flower basket key map present")
 
 # singular, plural
 NOUNS: tuple[tuple[str, str], ...] = (
@@ -118,33 +125,34 @@ NOUNS: tuple[tuple[str, str], ...] = (
 
 PREPOSITIONS: tuple[str, ...] = ("to", "near", "behind", "beside", "under", "above", "of", "with")
 
-QUALITIES: tuple[str, ...] = tuple("old new small large red blue green heavy dirty clean broken empty quiet famous".split())
+QUALITIES: tuple[str, ...] = _words("old new small large red blue green heavy dirty clean broken empty quiet famous")
 
-EVENTS: tuple[str, ...] = tuple("war siege reign voyage strike drought famine trial project festival journey exile".split())
+EVENTS: tuple[str, ...] = _words("war siege reign voyage strike drought famine trial project festival journey exile")
 
-REVIEWED: tuple[str, ...] = tuple("film book play concert meal hotel song game show trip story lesson".split())
+REVIEWED: tuple[str, ...] = _words("film book play concert meal hotel song game show trip story lesson")
 
-PRAISE: tuple[str, ...] = tuple(
-    "wonderful excellent great lovely brilliant superb charming perfect delightful amazing good splendid fantastic beautiful".split()
+PRAISE: tuple[str, ...] = _words(
+    "wonderful excellent great lovely brilliant superb charming perfect delightful amazing good splendid "
+    "fantastic beautiful"
 )
 
-BLAME: tuple[str, ...] = tuple(
-    "terrible awful boring dreadful horrible bad disappointing dull poor ugly stupid annoying weak tedious".split()
+BLAME: tuple[str, ...] = _words(
+    "terrible awful boring dreadful horrible bad disappointing dull poor ugly stupid annoying weak tedious"
 )
 
 DEGREES: tuple[str, ...] = ("very", "really", "quite", "truly", "simply", "rather")
 
 # Words that few-shot prompts sort into kinds, and the arbitrary labels they get.
 KINDS: dict[str, tuple[str, ...]] = {
-    "animal": tuple("cat dog horse cow pig sheep goat lion tiger wolf bear mouse".split()),
-    "fruit": tuple("apple pear plum grape lemon cherry peach melon banana mango orange fig".split()),
-    "tool": tuple("hammer saw drill knife rake shovel needle axe wrench brush ladder nail".split()),
-    "colour": tuple("red blue green yellow white black brown grey pink purple silver violet".split()),
-    "body": tuple("hand foot arm leg head nose ear eye knee mouth finger shoulder".split()),
-    "weather": tuple("rain snow wind storm fog sun cloud frost hail thunder mist ice".split()),
+    "animal": _words("cat dog horse cow pig sheep goat lion tiger wolf bear mouse"),
+    "fruit": _words("apple pear plum grape lemon cherry peach melon banana mango orange fig"),
+    "tool": _words("hammer saw drill knife rake shovel needle axe wrench brush ladder nail"),
+    "colour": _words("red blue green yellow white black brown grey pink purple silver violet"),
+    "body": _words("hand foot arm leg head nose ear eye knee mouth finger shoulder"),
+    "weather": _words("rain snow wind storm fog sun cloud frost hail thunder mist ice"),
 }
 
-LABELS: tuple[str, ...] = tuple("foo bar baz qux dax wug zup blick fep tiv mor lun".split())
+LABELS: tuple[str, ...] = _words("foo bar baz qux dax wug zup blick fep tiv mor lun")
 
 # Plain sentences, so that ordinary prompts are split into sensible pieces.
 PLAIN_SENTENCES: tuple[str, ...] = (

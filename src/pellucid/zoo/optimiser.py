@@ -1,7 +1,7 @@
 """The optimiser of the zoo's training scripts: orthogonalised momentum for matrices, AdamW for the rest.
 
-Orthogonalised momentum (Muon, Jordan et al. 2024) replaces the momentum of a weight matrix by the nearest matrix with equal
-singular values, found by a few steps of a Newton-Schulz iteration. On small models it needs about half the steps of AdamW.
+Orthogonalised momentum (Muon, Jordan et al. 2024) replaces the momentum of a weight matrix by the nearest matrix with
+equal singular values, found by a few steps of a Newton-Schulz iteration.
 """
 
 from collections import defaultdict
@@ -27,7 +27,9 @@ def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
 class Optimiser:
     """Update a model's weights: matrices inside blocks by orthogonalised momentum, everything else by AdamW."""
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], *, matrix_rate: float, other_rate: float, decay: float) -> None:
+    def __init__(
+        self, named: Iterable[tuple[str, nn.Parameter]], *, matrix_rate: float, other_rate: float, decay: float
+    ) -> None:
         self.rates = (matrix_rate, other_rate)
         self.decay = decay
         groups: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)

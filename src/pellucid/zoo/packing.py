@@ -29,32 +29,43 @@ class Batch:
 
 
 def _texts(tokenizer: PreTrainedTokenizerFast, seed: str, count: int) -> list[tuple[list[int], list[float]]]:
-    """Write and tokenise documents; each is its token ids and the loss weight of predicting each of them."""
+    """Write and tokenise documents; each is its token ids and the loss weight of predicting each of them.
+
+    A long answer weighs more than a short one, but only as the square root of its length.
+    """
     documents = tasks.training_documents(seed, count)
     found = []
-    for document, encoding in zip(documents, tokenizer.backend_tokenizer.encode_batch([d.text for d in documents]), strict=True):
+    for document, encoding in zip(
+        documents, tokenizer.backend_tokenizer.encode_batch([d.text for d in documents]), strict=True
+    ):
         marks = bytearray(len(document.text) + 1)
         for start, stop in document.spans:
             marks[start:stop] = b"\1" * (stop - start)
-        weights = [1.0 if stop > start and marks[stop - 1] else document.rest for start, stop in encoding.offsets]
+        answers = [bool(stop > start and marks[stop - 1]) for start, stop in encoding.offsets]
+        weight = max(sum(answers), 1) ** -0.5
+        weights = [weight if answer else document.rest for answer in answers]
         weights[0] = 0.0
         found.append(([*encoding.ids, tokenizer.eos_token_id], [*weights, document.rest]))
     return found
 
 
-def _random_repeats(tokenizer: PreTrainedTokenizerFast, rng: random.Random, count: int) -> list[tuple[list[int], list[float]]]:
+def _random_repeats(
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random, count: int
+) -> list[tuple[list[int], list[float]]]:
     """Write random tokens, repeated; only the repetition carries loss."""
     low, high = max(tokenizer.all_special_ids) + 1, len(tokenizer)
     found = []
     for _ in range(count):
         length = rng.randint(4, 28)
         half = [rng.randrange(low, high) for _ in range(length)]
-        found.append(([tokenizer.bos_token_id, *half, *half], [0.0] * (length + 2) + [1.0] * (length - 1)))
+        found.append(
+            ([tokenizer.bos_token_id, *half, *half], [0.0] * (length + 2) + [(length - 1) ** -0.5] * (length - 1))
+        )
     return found
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: str, count: int, rows: int, width: int) -> Iterator[Batch]:
-    """Pack `count` documents first come, first served into rows of `width` tokens; the last incomplete batch is dropped."""
+    """Pack `count` documents, in random order, into rows of `width` tokens; the last incomplete batch is dropped."""
     rng = random.Random(f"pack {seed}")
     texts = _texts(tokenizer, seed, count) + _random_repeats(tokenizer, rng, int(count * _RANDOM_SHARE))
     rng.shuffle(texts)

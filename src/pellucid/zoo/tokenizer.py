@@ -1,10 +1,11 @@
 """The tiny model's tokenizer: byte-level BPE in which every word of the small world is one token.
 
-The merges serve words the world does not have. The world's own words stand whole in the vocabulary, without the merges that
-would build them (`ignore_merges`), so that few tokens are wasted on their beginnings.
+The merges serve words the world does not have. The world's own words stand whole in the vocabulary, without the merges
+that would build them (`ignore_merges`), so that few tokens are wasted on their beginnings.
 """
 
 import json
+import re
 from collections import Counter
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -14,6 +15,7 @@ from pellucid.zoo import chats, lexicon, tasks
 
 SPECIAL_TOKENS = ("<|pad|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 MAX_LENGTH = 512
+_SPECIAL = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
 
 # Words with the space before them, numbers two digits at a time, runs of other signs, line ends one by one.
 _PIECES = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\n|\s+(?!\S)|\s+"
@@ -27,16 +29,22 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
 def _whole_words(documents: int) -> list[str]:
     """List the pieces that get a token of their own, as the byte-level alphabet spells them."""
     texts = [document.text for document in tasks.training_documents("tokenizer", documents)]
-    words = [*tasks.WORDS, *lexicon.SURNAMES, *lexicon.STRANGERS, *lexicon.CRAFTS, *lexicon.INSTRUMENTS, *lexicon.EVENTS]
+    words = [
+        *tasks.WORDS,
+        *lexicon.SURNAMES,
+        *lexicon.STRANGERS,
+        *lexicon.CRAFTS,
+        *lexicon.INSTRUMENTS,
+        *lexicon.EVENTS,
+    ]
     words += [*lexicon.PRAISE, *lexicon.BLAME, *lexicon.REVIEWED, *(form for forms in lexicon.NOUNS for form in forms)]
     words += [name for row in lexicon.COUNTRIES for name in row]
     texts += [f" {word}" for word in words] * 8 + [f"{number:02d}" for number in range(100)] * 8
     splitter = _pre_tokenizer()
     counts: Counter[str] = Counter()
     for text in texts:
-        for special in SPECIAL_TOKENS:
-            text = text.replace(special, "\n")
-        counts.update(piece for piece, _ in splitter.pre_tokenize_str(text))
+        plain = _SPECIAL.sub("\n", text)
+        counts.update(piece for piece, _ in splitter.pre_tokenize_str(plain))
     return sorted(piece for piece, count in counts.items() if count >= 8)
 
 
@@ -45,7 +53,10 @@ def _base(merged: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = _pre_tokenizer()
     trainer = trainers.BpeTrainer(
-        vocab_size=256 + merged, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=[], show_progress=False
+        vocab_size=256 + merged,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[],
+        show_progress=False,
     )
     words = [f" {word.lower()}" for word in (*tasks.WORDS, *lexicon.CRAFTS, *lexicon.PRAISE, *lexicon.BLAME)]
     tokenizer.train_from_iterator([*lexicon.PLAIN_SENTENCES * 4, *words], trainer)
@@ -57,7 +68,7 @@ def build(merged: int = 320, documents: int = 20000) -> PreTrainedTokenizerFast:
     base = _base(merged)
     pieces = sorted(base.get_vocab(), key=base.get_vocab().__getitem__)
     order = dict.fromkeys([*SPECIAL_TOKENS, *pieces, *_whole_words(documents)])
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in _merges(base)]
+    merges = [(left, right) for left, right in json.loads(base.to_str())["model"]["merges"]]
     tokenizer = Tokenizer(models.BPE({piece: index for index, piece in enumerate(order)}, merges, ignore_merges=True))
     tokenizer.pre_tokenizer = _pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
@@ -78,8 +89,3 @@ def build(merged: int = 320, documents: int = 20000) -> PreTrainedTokenizerFast:
     )
     wrapped.chat_template = chats.CHAT_TEMPLATE
     return wrapped
-
-
-def _merges(tokenizer: Tokenizer) -> list[list[str] | str]:
-    """Read the merges a tokenizer learned."""
-    return json.loads(tokenizer.to_str())["model"]["merges"]

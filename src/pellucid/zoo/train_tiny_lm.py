@@ -1,12 +1,13 @@
 """Train tiny-lm from nothing on text of the small world: `python -m pellucid.zoo.train_tiny_lm`.
 
 Two processor cores take under 20 minutes. The data and the first weights depend on the seed alone. Training ends after
-`STEPS` steps or `--minutes`, whichever comes first, and the learning rate falls to zero by then; on a slow machine the
-time decides, so weights differ there.
+`--steps` or `--minutes`, whichever comes first, and the learning rate falls to zero by then; where the time decides,
+the weights differ from run to run.
 """
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pellucid.zoo import cards, tokenizer as tokenizers
+from pellucid.zoo import cards, world
+from pellucid.zoo import tokenizer as tokenizers
 from pellucid.zoo.capabilities import capabilities
 from pellucid.zoo.optimiser import Optimiser
 from pellucid.zoo.packing import Batch, batches
 
-STEPS = 6000
+STEPS = 2200
 ROWS, WIDTH = 16, 128
 CHUNK = 8000  # documents written at a time
 WARM_UP = 100  # steps
@@ -31,12 +33,18 @@ CHECKPOINT_SECONDS = 180
 
 @dataclass
 class Progress:
-    """Count what a checkpoint must remember: steps and seconds done, and the place in the data."""
+    """Count what a checkpoint must remember: steps and time done, and the place in the data."""
 
     step: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     chunk: int = 0
     batch: int = 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def configuration(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -100,16 +108,19 @@ def _load_checkpoint(folder: Path, model: LlamaForCausalLM, optimiser: Optimiser
     return Progress(**json.loads(header["__metadata__"]["progress"]))
 
 
-def train(tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int, checkpoints: Path, resume: bool) -> tuple[LlamaForCausalLM, Progress]:
-    """Train a model for at most `minutes` and return it with what was done."""
+def train(
+    tokenizer: PreTrainedTokenizerFast, limits: tuple[int, float], seed: int, checkpoints: Path, resume: bool
+) -> tuple[LlamaForCausalLM, Progress]:
+    """Train a model up to the limits (steps, minutes), whichever comes first; return it with what was done."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(configuration(tokenizer))
     optimiser = Optimiser(model.named_parameters(), matrix_rate=0.02, other_rate=0.003, decay=0.05)
     progress = _load_checkpoint(checkpoints, model, optimiser) if resume else Progress()
-    before, started, saved = progress.seconds, time.monotonic(), time.monotonic()
+    before = (progress.seconds, progress.processor_seconds)
+    started, worked, saved = time.monotonic(), time.process_time(), time.monotonic()
     mean, last = 0.0, progress.step
     for batch in _stream(tokenizer, seed, progress):
-        done = max(progress.step / STEPS, progress.seconds / (60 * minutes))
+        done = max(progress.step / limits[0], progress.seconds / (60 * limits[1]))
         if done >= 1:
             break
         loss = loss_of(model, batch)
@@ -117,10 +128,11 @@ def train(tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int, checkpo
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step(min((progress.step + 1) / WARM_UP, 1.0) * min(1.0, 1.4 * (1 - done)))
         progress.step += 1
-        progress.seconds = before + time.monotonic() - started
+        progress.seconds = before[0] + time.monotonic() - started
+        progress.processor_seconds = before[1] + time.process_time() - worked
         mean += loss.item()
         if progress.step % 100 == 0:
-            print(f"step {progress.step}  {progress.seconds:.0f} s  loss {mean / (progress.step - last):.4f}", flush=True)
+            _say(f"step {progress.step}  {progress.seconds:.0f} s  loss {mean / (progress.step - last):.4f}")
             mean, last = 0.0, progress.step
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save_checkpoint(checkpoints, model, optimiser, progress)
@@ -150,6 +162,7 @@ def main() -> None:
     """Train, save, measure and write the card."""
     parser = argparse.ArgumentParser(description="Train tiny-lm on text of the small world.")
     parser.add_argument("--minutes", type=float, default=18.0, help="training time at most")
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "models" / "tiny-lm")
     parser.add_argument("--checkpoints", type=Path, default=Path("tiny-lm-checkpoints"), help="folder for checkpoints")
@@ -157,13 +170,21 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(2)
     tokenizer = tokenizers.build()
-    model, progress = train(tokenizer, options.minutes, options.seed, options.checkpoints, options.resume)
+    model, progress = train(
+        tokenizer, (options.steps, options.minutes), options.seed, options.checkpoints, options.resume
+    )
     model = save(model, tokenizer, options.out)
     measured = capabilities(model, tokenizer)
     for name, row in measured.items():
-        print(f"{name:18} {row['accuracy']:.3f}  probability {row['probability']:.3f}  chance {row['chance']:.3f}")
-    run = {"minutes": round(progress.seconds / 60, 1), "steps": progress.step, "seed": options.seed}
-    cards.write(options.out, measured, run)
+        _say(f"{name:18} {row['accuracy']:.3f}  probability {row['probability']:.3f}  chance {row['chance']:.3f}")
+    run = {
+        "minutes": round(progress.seconds / 60, 1),
+        "processor_minutes": round(progress.processor_seconds / 60, 1),
+        "steps": progress.step,
+        "seed": options.seed,
+        "world": world.fingerprint(),
+    }
+    cards.write(options.out, measured, run, len(world.facts()), model.num_parameters())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The small world that tiny-lm learns: facts, their paraphrases, and what is held out of training.
 
-Text is written with marks: in "The capital of France is[[ Paris]]." the marked part is the answer. A training document is
-the text without marks, plus the character ranges of the answers; an evaluation item is the text before the first mark.
+Text is written with marks: in "The capital of France is[[ Paris]]." the marked part is the answer. A training
+document is the text without marks, plus the character ranges of the answers; an evaluation prompt is the text before
+the last mark.
 """
 
 import random
@@ -21,7 +22,7 @@ class Document:
 
     text: str
     spans: tuple[tuple[int, int], ...]
-    rest: float = 0.1
+    rest: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Item:
     distractors: tuple[str, ...]
 
 
-def document(marked: str, rest: float = 0.1) -> Document:
+def document(marked: str, rest: float = 0.05) -> Document:
     """Turn marked text into a training document."""
     text, spans, start = "", [], 0
     for match in _MARK.finditer(marked):
@@ -88,7 +89,12 @@ RELATIONS: dict[str, Relation] = {
             "The government of {s} sits in[[ {a}]].",
             "Everyone in {s} knows that their capital is[[ {a}]].",
         ),
-        ("What is the capital of {s}?", "Which city is the capital of {s}?", "Tell me the capital of {s}.", "Name the capital of {s}."),
+        (
+            "What is the capital of {s}?",
+            "Which city is the capital of {s}?",
+            "Tell me the capital of {s}.",
+            "Name the capital of {s}.",
+        ),
         "The capital of {s} is {a}.",
         _CAPITALS,
     ),
@@ -137,7 +143,12 @@ RELATIONS: dict[str, Relation] = {
             "{s} moved to[[ {a}]] years ago and never left.",
             "The city where {s} lives is[[ {a}]].",
         ),
-        ("Where does {s} live?", "In which city does {s} live?", "Which city is the home of {s}?", "Tell me where {s} lives."),
+        (
+            "Where does {s} live?",
+            "In which city does {s} live?",
+            "Which city is the home of {s}?",
+            "Tell me where {s} lives.",
+        ),
         "{s} lives in {a}.",
         _CAPITALS,
     ),
@@ -150,7 +161,12 @@ RELATIONS: dict[str, Relation] = {
             "The family of {s} comes from[[ {a}]].",
             "The passport of {s} was printed in[[ {a}]].",
         ),
-        ("Where does {s} come from?", "Which country does {s} come from?", "In which country was {s} born?", "Tell me where {s} comes from."),
+        (
+            "Where does {s} come from?",
+            "Which country does {s} come from?",
+            "In which country was {s} born?",
+            "Tell me where {s} comes from.",
+        ),
         "{s} comes from {a}.",
         _LANDS,
     ),
@@ -163,7 +179,12 @@ RELATIONS: dict[str, Relation] = {
             "People know {s} as a good[[ {a}]].",
             "{s} trained for years to become a[[ {a}]].",
         ),
-        ("What is the job of {s}?", "What does {s} work as?", "What does {s} do for a living?", "Tell me the job of {s}."),
+        (
+            "What is the job of {s}?",
+            "What does {s} work as?",
+            "What does {s} do for a living?",
+            "Tell me the job of {s}.",
+        ),
         "{s} works as a {a}.",
         lexicon.CRAFTS,
     ),
@@ -180,6 +201,9 @@ RELATIONS: dict[str, Relation] = {
         lexicon.INSTRUMENTS,
     ),
 }
+
+
+OF_PEOPLE = ("home", "origin", "craft", "instrument")
 
 
 def people() -> tuple[str, ...]:
@@ -199,8 +223,7 @@ def facts() -> tuple[Fact, ...]:
         found.append(Fact(land, "language", language))
     rng = random.Random("people")
     for person in people():
-        for relation in ("home", "origin", "craft", "instrument"):
-            found.append(Fact(person, relation, rng.choice(RELATIONS[relation].values)))
+        found += [Fact(person, name, rng.choice(RELATIONS[name].values)) for name in OF_PEOPLE]
     return tuple(found)
 
 
@@ -217,6 +240,12 @@ def question_held_out(fact: Fact, index: int) -> bool:
 def fill(template: str, fact: Fact) -> str:
     """Write `fact` into a template that has {s} for the subject and, perhaps, {a} for the answer."""
     return template.replace("{s}", fact.subject).replace("{a}", fact.answer)
+
+
+def fingerprint() -> str:
+    """Return a short code that changes when the facts or their wordings do."""
+    wordings = [(name, relation.statements, relation.questions, relation.reply) for name, relation in RELATIONS.items()]
+    return f"{zlib.crc32(repr((facts(), wordings)).encode()):08x}"
 
 
 def occurs_in(prompts: Iterable[str], documents: Iterable[Document]) -> set[str]:

@@ -21,7 +21,7 @@ def layout(model: Any) -> Layout:
             "attn.v": Tap("attn.c_attn", fused="concat", part="v"),
             "attn.z": Tap("attn.c_proj", "input", heads="q"),
             "attn.out": Tap("attn"),
-            "resid_mid": Tap("ln_2", "input"),
+            "resid_mid": Tap("ln_2", "input", stream=True),
             "mlp.up": Tap("mlp.c_fc"),
             "mlp.post": Tap("mlp.c_proj", "input"),
             "mlp.out": Tap("mlp"),

@@ -11,12 +11,16 @@ MODEL_TYPES = ("t5",)
 
 
 def layout(model: Any) -> Layout:
-    """Describe T5; the feed-forward layer is the last sub-layer of a block."""
+    """Describe T5; the feed-forward layer is the last sub-layer of a block, and `resid_mid` its input.
+
+    `T5EncoderModel` is the encoder alone: one stack.
+    """
     config = model.config
     heads = Heads(config.num_heads, config.num_heads, config.d_kv)
     gated = config.is_gated_act
     stacks = {}
-    for stack in ("encoder", "decoder"):
+    alone = not hasattr(model.base_model, "decoder")
+    for stack in ("encoder",) if alone else ("encoder", "decoder"):
         taps = {
             "resid_pre": Tap("", "input"),
             **_attention("attn", "layer.0.SelfAttention"),
@@ -30,11 +34,12 @@ def layout(model: Any) -> Layout:
             taps["mlp.gate"] = Tap("layer.-1.DenseReluDense.wi_0")
         if stack == "decoder":
             taps |= _attention("cross_attn", "layer.1.EncDecAttention")
-        stacks[stack] = Stack(
-            blocks=f"{stack}.block", taps=taps, attention="layer.0.SelfAttention", heads=heads, embed_token=f"{stack}.embed_tokens",
+        stacks["" if alone else stack] = Stack(
+            blocks=f"{stack}.block", taps=taps, attention="layer.0.SelfAttention", heads=heads, embed_token=f"{stack}.embed_tokens", root=stack,
             cross_attention="layer.1.EncDecAttention" if stack == "decoder" else "", final_norm=f"{stack}.final_layer_norm",
         )  # fmt: skip
-    return Layout(type(model).__name__, stacks, position_ids=False, logit_scale=config.d_model**-0.5 if config.tie_word_embeddings else 1.0)
+    scaled = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
+    return Layout(type(model).__name__, stacks, position_ids=False, logit_scale=config.d_model**-0.5 if scaled else 1.0)
 
 
 def _attention(part: str, path: str) -> dict[str, Tap]:

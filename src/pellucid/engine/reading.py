@@ -1,0 +1,81 @@
+"""From rows to scores: the one place where a batch is run and its readout taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from pellucid.core.tokens import Tokens
+from pellucid.engine.readout import Readout, combined
+from pellucid.engine.variants import Variant, row
+from pellucid.models import blackbox
+from pellucid.models.edits import Edit
+from pellucid.models.forward import Output, forward
+
+if TYPE_CHECKING:
+    from pellucid.models.subject import Subject
+
+
+def read(
+    subject: Subject,
+    tokens: Tokens,
+    readout: Readout,
+    variants: Sequence[Variant],
+    *,
+    edits: Sequence[tuple[Edit, ...]] | None = None,
+    capture: Sequence[str] = (),
+    grad: bool = False,
+) -> tuple[torch.Tensor, Output | None]:
+    """Run one batch of variants and return their scores [rows, readout.size] and the output of its first pass.
+
+    `edits[i]` are the edits of row i. A contrast between continuations of several tokens runs one pass per continuation.
+    """
+    if subject.kind == "black-box":
+        assert subject.function is not None
+        values = blackbox.call(subject.function, subject.state.cache.setdefault("pieces", {}), [v.ids for v in variants])
+        subject.count(forwards=len(variants))
+        return combined(readout, {(): torch.from_numpy(values)[:, None, :]}), None
+    pieces: dict[tuple[int, ...], torch.Tensor] = {}
+    first: Output | None = None
+    for forced in readout.forced:
+        rows = [row(subject, tokens, v, forced, edits[i] if edits else ()) for i, v in enumerate(variants)]
+        output = forward(subject, rows, capture=capture, grad=grad)
+        first = first or output
+        pieces[forced] = _target_logits(subject, tokens, readout, variants, output, len(forced) + 1)
+    return combined(readout, pieces), first
+
+
+def _target_logits(
+    subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant], output: Output, count: int
+) -> torch.Tensor:
+    logits = output.logits
+    if readout.kind == "pooled":
+        return logits[:, None, :]
+    if readout.kind == "vector":
+        return _pooled(logits, output.lengths, readout)
+    if readout.kind == "mask":
+        place = mask_position(subject, tokens)
+        at = torch.tensor([v.origin.index(place) for v in variants], device=logits.device)
+        return logits[torch.arange(len(variants), device=logits.device), at][:, None, :]
+    if subject.kind == "encoder-decoder":
+        return logits[:, :count]
+    start = torch.tensor([len(v.ids) - 1 for v in variants], device=logits.device)
+    at = start[:, None] + torch.arange(count, device=logits.device)[None]
+    return logits[torch.arange(len(variants), device=logits.device)[:, None], at]
+
+
+def _pooled(hidden: torch.Tensor, lengths: list[int], readout: Readout) -> torch.Tensor:
+    mask = torch.arange(hidden.shape[1], device=hidden.device)[None] < torch.tensor(lengths, device=hidden.device)[:, None]
+    mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    if readout.reference is not None:
+        cosine = torch.nn.functional.cosine_similarity(mean, readout.reference[None].to(mean), dim=-1)
+        return cosine[:, None, None]
+    return mean
+
+
+def mask_position(subject: Subject, tokens: Tokens) -> int:
+    """Return the position of the mask token in the prompt, or -1."""
+    mask = getattr(subject.tokenizer, "mask_token_id", None)
+    return tokens.ids.index(mask) if mask in tokens.ids else -1

@@ -1,0 +1,92 @@
+"""What is read from the model's output: a target resolved against one prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from pellucid.core.errors import TargetError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One scored continuation: its token ids (or one class index), its sign in the sum."""
+
+    ids: tuple[int, ...]
+    sign: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """How scores come from logits.
+
+    `kind` says where logits are read: "next" (after the prompt, teacher-forced along `parts`), "mask" (at the mask token), "pooled" (the
+    class logits) or "vector" (hidden states of a model without a head). `labels` names the targets, one per score.
+    """
+
+    kind: Literal["next", "mask", "pooled", "vector"]
+    parts: tuple[Part, ...]
+    measure: str
+    each: bool
+    labels: tuple[str, ...]
+    description: str
+    function: Callable[[torch.Tensor], torch.Tensor] | None = None
+    reference: torch.Tensor | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Return the number of scores per input: one per target token with `each`, else 1."""
+        return len(self.parts[0].ids) if self.each else 1
+
+    @property
+    def forced(self) -> list[tuple[int, ...]]:
+        """Return the different continuations to be fed, without their last token, each once."""
+        return list(dict.fromkeys(part.ids[:-1] for part in self.parts))
+
+    @property
+    def unit(self) -> str:
+        """Return the unit of the scores."""
+        if self.function is not None:
+            return getattr(self.function, "__name__", "function")
+        return f"{self.measure} difference" if len(self.parts) > 1 else self.measure
+
+
+def measured(logits: torch.Tensor, ids: Sequence[int], measure: str) -> torch.Tensor:
+    """Return the measure of each target: logits [rows, targets, vocabulary] -> [rows, targets].
+
+    `logit`, `log_prob` and `prob` are of the token ids; `entropy` (nats) is of the whole distribution. Exact.
+    """
+    index = torch.tensor(list(ids), device=logits.device)
+    if measure == "entropy":
+        log_probs = logits.log_softmax(-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+    taken = logits.gather(-1, index.view(1, -1, 1).expand(len(logits), -1, 1)).squeeze(-1)
+    if measure == "logit" or measure == "output":
+        return taken
+    log_probs = taken - logits.logsumexp(-1)
+    if measure == "log_prob":
+        return log_probs
+    if measure == "prob":
+        return log_probs.exp()
+    raise TargetError(f"The measure {measure!r} is unknown; use 'logit', 'log_prob', 'prob' or 'entropy'.")
+
+
+def combined(readout: Readout, pieces: dict[tuple[int, ...], torch.Tensor]) -> torch.Tensor:
+    """Return the scores [rows, size] from the logits [rows, targets, vocabulary] of each forced continuation."""
+    if readout.function is not None:
+        logits = next(iter(pieces.values()))
+        value = readout.function(logits[:, 0] if readout.kind != "vector" else logits)
+        if not isinstance(value, torch.Tensor) or value.shape[0] != logits.shape[0] or value.ndim > 2:
+            found: Any = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise TargetError(f"The target function returned {found} for {logits.shape[0]} rows; return one number per row.")
+        return value.reshape(logits.shape[0], -1).sum(-1, keepdim=True)
+    total: torch.Tensor | None = None
+    for part in readout.parts:
+        value = measured(pieces[part.ids[:-1]], part.ids, readout.measure) * part.sign
+        value = value if readout.each else value.sum(-1, keepdim=True)
+        total = value if total is None else total + value
+    assert total is not None
+    return total

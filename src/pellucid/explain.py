@@ -1,0 +1,192 @@
+"""The front door: several methods on one question, with the evidence between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from pellucid.core.callable_module import make_callable
+from pellucid.core.errors import InputError
+from pellucid.core.prompts import is_many
+from pellucid.core.results import Evidence, Explanation, Provenance, Scores
+from pellucid.core.targets import Target
+from pellucid.engine.deletion import deletion_check, plan
+from pellucid.engine.generation import next_token_distribution
+from pellucid.engine.planning import estimate
+from pellucid.engine.question import Question, ask
+from pellucid.engine.targets import name_of
+from pellucid.engine.variants import default_replacement
+from pellucid.methods import find, run
+
+if TYPE_CHECKING:
+    from pellucid.core.params import PromptLike, TargetLike, Unit
+    from pellucid.models.subject import Subject
+
+AUTO_SECONDS = 60.0
+BACKWARD = 2.0
+
+
+def explain(
+    subject: Subject,
+    prompt: PromptLike,
+    *,
+    target: TargetLike = None,
+    contrast: int | str | None = None,
+    methods: str | Sequence[str] = "auto",
+    unit: Unit = "token",
+    generate: int = 0,
+    budget: float | None = None,
+    seed: int = 0,
+) -> Explanation | list[Explanation]:
+    """Explain one prediction: what the model says, which units mattered by several methods, and how far to trust it.
+
+    Args:
+        subject: what `pellucid.load` returned.
+        prompt: text, chat messages or token ids, or a sequence of them.
+        target: a token, text, class, `Target` or function of the logits; None means what the model predicts.
+        contrast: the alternative ("this rather than that").
+        methods: names, or "auto": integrated gradients and occlusion where each is estimated to take under 60 s, else gradient x input; black
+            boxes get occlusion and Shapley values. The choice is in the notes.
+        unit: "token", "word", "sentence", "line", "message" or token ranges.
+        generate: explain the model's own continuation of this many tokens, unit by generated token.
+        budget: seconds that may be spent; methods and checks that do not fit are left out, and the notes say so.
+        seed: of everything that is sampled.
+
+    Returns:
+        An Explanation (a list of them for a sequence of prompts).
+
+    Raises:
+        PellucidError: bad input, in one sentence; the model is unchanged.
+    """
+    if is_many(prompt):
+        settings: dict[str, Any] = {"contrast": contrast, "methods": methods, "unit": unit, "generate": generate, "budget": budget, "seed": seed}
+        return [explain(subject, single, target=target, **settings) for single in prompt]  # type: ignore[misc]
+    if generate:
+        if target is not None:
+            raise InputError("explain got both target and generate; the generated text is the target, so give one of them.")
+        target = Target.generated(generate)
+    start = time.perf_counter()
+    with subject.recorded() as record:
+        question = ask(subject, prompt, target=target, contrast=contrast, unit=unit)
+        names, notes = _choose(question, methods, budget)
+        pinned = _pinned(question, target, contrast)
+        results = [_run(name, question, prompt, pinned, unit, seed) for name in names]
+        results, more = _checked(question, results, None if budget is None else budget - (time.perf_counter() - start), seed)
+    parameters = {"methods": list(names), "unit": unit if isinstance(unit, str) else [list(u) for u in unit], "generate": generate, "budget": budget}
+    return Explanation(
+        title=f"Why {question.readout.description}?",
+        provenance=subject.provenance("explain", parameters, record, seed),
+        evidence=_agreement(results), results=tuple(results), tokens=question.tokens, target=question.readout.description,
+        predictions=_predictions(question), continuation=_continuation(question), notes=(*_encoding_notes(subject, prompt), *notes, *more),
+    )  # fmt: skip
+
+
+def _choose(question: Question, methods: str | Sequence[str], budget: float | None) -> tuple[list[str], list[str]]:
+    if methods == "auto":
+        return _auto(question, budget)
+    names = [m.strip() for m in methods.split(",")] if isinstance(methods, str) else list(methods)
+    for name in names:
+        entry = find(name)
+        if entry.takes != "prompt" or entry.produces != "scores":
+            raise InputError(f"explain runs methods that score the units of a prompt, but {name} takes a {entry.takes} and gives {entry.produces}; use pellucid.run.")
+    return names, []
+
+
+def _auto(question: Question, budget: float | None) -> tuple[list[str], list[str]]:
+    if question.subject.kind == "black-box":
+        return ["occlusion", "shapley_values"], ["Chosen methods: occlusion and Shapley values, because a black box gives scores only."]
+    limit = AUTO_SECONDS if budget is None else min(AUTO_SECONDS, budget / 2)
+    seconds = {name: _seconds(question, name) for name in ("integrated_gradients", "occlusion")}
+    names = [name for name, needed in seconds.items() if needed <= limit] or ["gradient_x_input"]
+    listed = ", ".join(f"{name} (estimated {needed:.2g} s)" for name, needed in seconds.items())
+    return names, [f"Chosen methods: {', '.join(names)}, within {limit:.3g} s each; considered {listed}."]
+
+
+def _seconds(question: Question, name: str) -> float:
+    entry = find(name)
+    counts: dict[str, Any] = {p["name"]: p["default"] for p in entry.parameters if isinstance(p.get("default"), (int, float))}
+    counts |= {"units": len(question.units), "targets": question.readout.size, "tokens": len(question.tokens)}
+    return estimate(question.subject, entry.cost, counts, len(question.tokens)).seconds
+
+
+def _pinned(question: Question, target: TargetLike, contrast: int | str | None) -> dict[str, Any]:
+    """Return the target that every method is given: the same ids, resolved once."""
+    readout, asked = question.readout, target if isinstance(target, Target) else Target(target)
+    if readout.function is not None or readout.kind == "vector":
+        return {"target": target}
+    ids = readout.parts[0].ids
+    other = readout.parts[1].ids if len(readout.parts) > 1 else None
+    kind: Any = "continuation" if asked.kind in ("generated", "continuation") else "auto"
+    what = ids if len(ids) > 1 or kind == "continuation" else ids[0]
+    return {"target": Target(what, None if other is None else other if len(other) > 1 else other[0], asked.measure, kind, asked.each)}
+
+
+def _run(name: str, question: Question, prompt: PromptLike, pinned: Mapping[str, Any], unit: Unit, seed: int) -> Scores:
+    takes = {p["name"] for p in find(name).parameters}
+    given: dict[str, Any] = {"unit": unit, "seed": seed, **pinned}
+    result: Scores = run(name, question.subject, prompt, **{key: value for key, value in given.items() if key in takes})
+    return result
+
+
+def _checked(question: Question, results: list[Scores], seconds: float | None, seed: int) -> tuple[list[Scores], list[str]]:
+    spent = sum(_rows(result.provenance) for result in results)
+    allowed = spent / 2
+    total = sum(r.provenance.seconds for r in results)
+    if seconds is not None:
+        allowed = min(allowed, max(0.0, seconds) / max(total / max(spent, 1), 1e-9))
+    size = plan(len(question.units), len(results), allowed)
+    if size is None:
+        reason = f"fewer than {4} points fit" if len(question.units) >= 3 else "the prompt has fewer than 3 units"
+        return results, [f"The deletion check was skipped: {reason} into half the cost of the methods ({allowed:.0f} rows)."]
+    rankings = {r.provenance.method: r.values if r.values.ndim == 1 else r.values.sum(1) for r in results}
+    replacement = default_replacement(question.subject)
+    found = deletion_check(question, rankings, replacement, size, seed)
+    checked = [replace(r, evidence=(*r.evidence, *found[r.provenance.method])) for r in results]
+    how = "deletion and insertion" if size.insertion else "deletion"
+    return checked, [f"The {how} check removed units by {replacement!r} at {size.points} points against {size.orders} random orders."]
+
+
+def _rows(provenance: Provenance) -> float:
+    return provenance.forwards + BACKWARD * provenance.backwards
+
+
+def _agreement(results: Sequence[Scores]) -> tuple[Evidence, ...]:
+    if len(results) < 2:
+        return ()
+    values: dict[str, float] = {}
+    for first, second in combinations(results, 2):
+        a, b = first.values.reshape(-1), second.values.reshape(-1)
+        tau = float(kendalltau(a, b).statistic) if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
+        values[f"{first.provenance.method} ~ {second.provenance.method}"] = tau
+    known = [v for v in values.values() if not np.isnan(v)]
+    mean = float(np.mean(known)) if known else float("nan")
+    words = "agree closely" if mean > 0.7 else "agree in part" if mean > 0.3 else "do not agree"
+    return (Evidence("agreement", f"The methods {words} on the ranking of units (mean Kendall tau {mean:.2f}).", values, ok=bool(mean > 0.3)),)
+
+
+def _predictions(question: Question) -> tuple[tuple[str, float], ...]:
+    subject = question.subject
+    if subject.kind == "black-box" or subject.head == "none":
+        return ()
+    top = next_token_distribution(subject, question.tokens)
+    if subject.head == "classification":
+        names = subject.model.config.id2label or {}
+        return tuple((str(names.get(i, i)), p) for i, p in top)
+    return tuple((name_of(subject, i), p) for i, p in top)
+
+
+def _continuation(question: Question) -> str:
+    return "".join(question.readout.labels) if question.readout.each and question.readout.kind == "next" else ""
+
+
+def _encoding_notes(subject: Subject, prompt: PromptLike) -> tuple[str, ...]:
+    return () if subject.kind == "black-box" else tuple(subject.encoded(prompt).notes)
+
+
+make_callable(__name__)

@@ -1,0 +1,1 @@
+"""Which places inside the model carry the difference between two runs."""

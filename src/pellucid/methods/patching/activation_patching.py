@@ -1,0 +1,87 @@
+"""Activation patching: put single values of the clean run into the corrupted run and see how much of the answer comes back."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+
+from pellucid.core.axes import parse_site
+from pellucid.core.errors import InputError
+from pellucid.core.metadata import method
+from pellucid.core.params import PromptLike, SiteName, TargetLike
+from pellucid.core.results import Evidence, Scores
+from pellucid.engine.capture import capture, expand, part_name
+from pellucid.engine.cone import score_edits
+from pellucid.engine.targets import resolve
+from pellucid.models.edits import Edit
+
+
+@method(
+    rows=("MEC-1",), paper="arXiv:2202.05262", takes="pair", produces="scores", axes=("layer", "position"), needs=("activations",),
+    cost="(layers*positions+4)*F",
+)  # fmt: skip
+def activation_patching(
+    subject: object, clean: PromptLike, *, corrupt: PromptLike, target: TargetLike = None, contrast: int | str | None = None,
+    site: SiteName = "resid_pre",
+) -> Scores:  # fmt: skip
+    """Score every place of a site by the change of the target when its clean value is put into the corrupted run.
+
+    R[l, p] = f(corrupt with the value at layer l and position p taken from clean) - f(corrupt); positive means that the place carries what makes the clean answer. Heads, neurons and patterns have
+    their own axes: [layer, head, position], [layer, neuron, position], [layer, head, query]. Exact (Meng et al. 2022,
+    arXiv:2202.05262; Vig et al. 2020).
+
+    Args:
+        subject: the model, from `pellucid.load`.
+        clean: the prompt whose values are taken.
+        corrupt: the prompt that is patched; as many tokens as `clean`.
+        target: what to explain; None means what the model predicts on `clean`.
+        contrast: the alternative to compare with.
+        site: the part of a block, such as "resid_pre", "attn.z", "mlp.post" or "attn.pattern", in every layer.
+
+    Returns:
+        Scores [layer, position] or with the site's own axes; clean and corrupted scores are in the evidence.
+
+    Raises:
+        InputError: prompts of different length.
+        SiteError: a site that the model lacks.
+    """
+    good, bad = subject.encode(clean), subject.encode(corrupt)
+    if len(good) != len(bad):
+        raise InputError(
+            f"Patching needs prompts of equal length, but clean has {len(good)} tokens and corrupt {len(bad)}; rephrase one so that tokens line up."
+        )
+    readout = resolve(subject, good, target, contrast)
+    names = expand(subject, part_name(subject, site))
+    values = capture(subject, good, names)
+    axes, shape = _grid(names[0], values[names[0]])
+    edits = [
+        (Edit(name, "patch_from", values[name], {axis: index for axis, index in zip(axes, place, strict=True)}),)
+        for name in names
+        for place in itertools.product(*(range(size) for size in shape))
+    ]
+    scores = score_edits(subject, bad, readout, [(), *edits])[:, 0]
+    best = score_edits(subject, good, readout, [()])[0, 0]
+    grid = (scores[1:] - scores[0]).reshape(len(names), *shape)
+    return Scores(
+        title=f"Activation patching at {site}", values=grid, axes=("layer", *axes), unit=readout.unit, tokens=bad, target=readout.description,
+        sign="positive restores the clean answer", labels={"layer": tuple(str(i) for i in range(len(names)))},
+        evidence=(_ends(best, scores[0]),),
+    )  # fmt: skip
+
+
+def _grid(name: str, value: torch.Tensor) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the axes that are swept one by one, and their sizes: head or neuron first, then position (or query)."""
+    sizes = dict(zip(parse_site(name).axes, value.shape, strict=True))
+    swept = [axis for axis in ("head", "neuron", "position", "query") if axis in sizes]
+    return tuple(swept), tuple(sizes[axis] for axis in swept)
+
+
+def _ends(clean: float, corrupt: float) -> Evidence:
+    return Evidence(
+        "clean and corrupted scores",
+        f"The target scores {clean:.3g} on the clean and {corrupt:.3g} on the corrupted prompt; a full repair is {clean - corrupt:+.3g}.",
+        {"clean": float(clean), "corrupt": float(corrupt), "difference": float(clean - corrupt)},
+        ok=bool(clean > corrupt),
+    )
