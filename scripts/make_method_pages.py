@@ -70,14 +70,15 @@ def page(entry: Entry) -> str:
         "Chance level": "" if entry.chance is None else f"{entry.chance:g}",
         "Patent": entry.patent,
     }
-    body, sections = split(docstring(entry))
-    parts = [f"# {entry.name}", "", body, "", "```python", signature(entry), "```", "", "| | |", "|---|---|"]
-    parts += [f"| {name} | {cell(value)} |" for name, value in facts.items() if value]
+    body, sections = split(plain(docstring(entry)))
+    parts = [f"# {entry.name}", "", body, "", "```python", signature(entry), "```", ""]
+    parts += [f"- **{name}**: {value}" for name, value in facts.items() if value]
     if entry.parameters:
         parts += ["", "## Parameters", "", "| name | what it may be | default | meaning |", "|---|---|---|---|"]
         for item in entry.parameters:
             default = "" if item["required"] else f"`{item['default']!r}`"
-            parts.append(f"| `{item['name']}` | {cell(item['words'])} | {cell(default)} | {cell(item['doc'])} |")
+            words = "a Subject" if item["annotation"] == "object" else item["words"]
+            parts.append(f"| `{item['name']}` | {cell(words)} | {cell(default)} | {cell(item['doc'])} |")
     for name, text in sections.items():
         if name != "Args":
             parts += ["", f"## {name}", "", text]
@@ -113,6 +114,13 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     pieces = SECTION.split(text)
     sections = dict(zip(pieces[1::2], (bullets(piece) for piece in pieces[2::2]), strict=True))
     return pieces[0].strip(), sections
+
+
+def plain(text: str) -> str:
+    """Keep the asterisks of formulas from being read as emphasis; those inside backquotes need no care."""
+    return "`".join(
+        part.replace("*", "\\*") if number % 2 == 0 else part for number, part in enumerate(text.split("`"))
+    )
 
 
 def bullets(section: str) -> str:

@@ -37,7 +37,7 @@ BART = {
 }  # fmt: skip
 
 
-def _tiny(model: str, config: str, **options: Any) -> Callable[[], Any]:
+def tiny(model: str, config: str, **options: Any) -> Callable[[], Any]:
     def build() -> Any:
         state = torch.random.get_rng_state()
         torch.manual_seed(0)
@@ -52,37 +52,37 @@ def _tiny(model: str, config: str, **options: Any) -> Callable[[], Any]:
 
 
 TINY_ENCODERS: dict[str, Callable[[], Any]] = {
-    "bert": _tiny("BertModel", "BertConfig", **BERT),
-    "bert-classifier": _tiny("BertForSequenceClassification", "BertConfig", **BERT),
-    "bert-masked-lm": _tiny("BertForMaskedLM", "BertConfig", **BERT),
-    "roberta": _tiny("RobertaModel", "RobertaConfig", **BERT, pad_token_id=1),
-    "roberta-classifier": _tiny("RobertaForSequenceClassification", "RobertaConfig", **BERT, pad_token_id=1),
-    "roberta-masked-lm": _tiny("RobertaForMaskedLM", "RobertaConfig", **BERT, pad_token_id=1),
-    "distilbert": _tiny("DistilBertModel", "DistilBertConfig", **DISTILBERT),
-    "distilbert-classifier": _tiny("DistilBertForSequenceClassification", "DistilBertConfig", **DISTILBERT),
-    "distilbert-masked-lm": _tiny("DistilBertForMaskedLM", "DistilBertConfig", **DISTILBERT),
-    "albert": _tiny("AlbertModel", "AlbertConfig", **{**BERT, "num_hidden_layers": 3}, embedding_size=16),
-    "albert-classifier": _tiny("AlbertForSequenceClassification", "AlbertConfig", **{**BERT, "num_hidden_layers": 3}, embedding_size=16),
-    "albert-masked-lm": _tiny("AlbertForMaskedLM", "AlbertConfig", **{**BERT, "num_hidden_layers": 3}, embedding_size=16),
-    "albert-groups": _tiny(
+    "bert": tiny("BertModel", "BertConfig", **BERT),
+    "bert-classifier": tiny("BertForSequenceClassification", "BertConfig", **BERT),
+    "bert-masked-lm": tiny("BertForMaskedLM", "BertConfig", **BERT),
+    "roberta": tiny("RobertaModel", "RobertaConfig", **BERT, pad_token_id=1),
+    "roberta-classifier": tiny("RobertaForSequenceClassification", "RobertaConfig", **BERT, pad_token_id=1),
+    "roberta-masked-lm": tiny("RobertaForMaskedLM", "RobertaConfig", **BERT, pad_token_id=1),
+    "distilbert": tiny("DistilBertModel", "DistilBertConfig", **DISTILBERT),
+    "distilbert-classifier": tiny("DistilBertForSequenceClassification", "DistilBertConfig", **DISTILBERT),
+    "distilbert-masked-lm": tiny("DistilBertForMaskedLM", "DistilBertConfig", **DISTILBERT),
+    "albert": tiny("AlbertModel", "AlbertConfig", **{**BERT, "num_hidden_layers": 3}, embedding_size=16),
+    "albert-classifier": tiny("AlbertForSequenceClassification", "AlbertConfig", **{**BERT, "num_hidden_layers": 3}, embedding_size=16),
+    "albert-masked-lm": tiny("AlbertForMaskedLM", "AlbertConfig", **{**BERT, "num_hidden_layers": 3}, embedding_size=16),
+    "albert-groups": tiny(
         "AlbertForMaskedLM", "AlbertConfig", **{**BERT, "num_hidden_layers": 4}, embedding_size=16, num_hidden_groups=2, inner_group_num=2
     ),
-    "electra": _tiny("ElectraModel", "ElectraConfig", **BERT, embedding_size=16),
-    "electra-classifier": _tiny("ElectraForSequenceClassification", "ElectraConfig", **BERT, embedding_size=16),
-    "electra-masked-lm": _tiny("ElectraForMaskedLM", "ElectraConfig", **BERT, embedding_size=16),
-    "deberta-v2": _tiny("DebertaV2Model", "DebertaV2Config", **DEBERTA),
-    "deberta-v2-classifier": _tiny("DebertaV2ForSequenceClassification", "DebertaV2Config", **DEBERTA),
-    "deberta-v2-masked-lm": _tiny("DebertaV2ForMaskedLM", "DebertaV2Config", **{**DEBERTA, "share_att_key": False}),
-    "modernbert": _tiny("ModernBertModel", "ModernBertConfig", **MODERNBERT),
-    "modernbert-classifier": _tiny("ModernBertForSequenceClassification", "ModernBertConfig", **MODERNBERT, classifier_pooling="mean"),
-    "modernbert-masked-lm": _tiny("ModernBertForMaskedLM", "ModernBertConfig", **MODERNBERT),
-    "t5": _tiny("T5ForConditionalGeneration", "T5Config", **T5),
-    "t5-gated": _tiny("T5ForConditionalGeneration", "T5Config", **T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
-    "t5-encoder": _tiny("T5EncoderModel", "T5Config", **T5),
-    "bart": _tiny("BartForConditionalGeneration", "BartConfig", **BART, scale_embedding=True),
-    "bart-without-head": _tiny("BartModel", "BartConfig", **BART),
-    "marian": _tiny("MarianMTModel", "MarianConfig", **BART, scale_embedding=True),
-    "marian-two-vocabularies": _tiny(
+    "electra": tiny("ElectraModel", "ElectraConfig", **BERT, embedding_size=16),
+    "electra-classifier": tiny("ElectraForSequenceClassification", "ElectraConfig", **BERT, embedding_size=16),
+    "electra-masked-lm": tiny("ElectraForMaskedLM", "ElectraConfig", **BERT, embedding_size=16),
+    "deberta-v2": tiny("DebertaV2Model", "DebertaV2Config", **DEBERTA),
+    "deberta-v2-classifier": tiny("DebertaV2ForSequenceClassification", "DebertaV2Config", **DEBERTA),
+    "deberta-v2-masked-lm": tiny("DebertaV2ForMaskedLM", "DebertaV2Config", **{**DEBERTA, "share_att_key": False}),
+    "modernbert": tiny("ModernBertModel", "ModernBertConfig", **MODERNBERT),
+    "modernbert-classifier": tiny("ModernBertForSequenceClassification", "ModernBertConfig", **MODERNBERT, classifier_pooling="mean"),
+    "modernbert-masked-lm": tiny("ModernBertForMaskedLM", "ModernBertConfig", **MODERNBERT),
+    "t5": tiny("T5ForConditionalGeneration", "T5Config", **T5),
+    "t5-gated": tiny("T5ForConditionalGeneration", "T5Config", **T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "t5-encoder": tiny("T5EncoderModel", "T5Config", **T5),
+    "bart": tiny("BartForConditionalGeneration", "BartConfig", **BART, scale_embedding=True),
+    "bart-without-head": tiny("BartModel", "BartConfig", **BART),
+    "marian": tiny("MarianMTModel", "MarianConfig", **BART, scale_embedding=True),
+    "marian-two-vocabularies": tiny(
         "MarianMTModel", "MarianConfig", **BART, share_encoder_decoder_embeddings=False, decoder_vocab_size=90, tie_word_embeddings=False
     ),
 }

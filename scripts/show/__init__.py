@@ -93,7 +93,7 @@ def run(lines: list[Line], out: Path, console: Console | None = None) -> int:
         with console.status(item.text):
             shown, seconds = measure(item, out)
         short += not shown.ok
-        pictures += [(item.text, picture) for picture in shown.pictures]
+        pictures += [(item.text, picture) for picture in shown.pictures if picture.exists()]
         verdict = "[green]ok[/]" if shown.ok else "[red]short[/]"
         table.add_row(_plain(item.text), _plain(f"{shown.figure} ({seconds:.1f} s)"), _plain(item.bar), verdict)
     console.print(table)

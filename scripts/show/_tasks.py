@@ -119,9 +119,9 @@ def unseen(out: Path) -> Shown:
     """Rename the modules of a Llama, load it, check it, and compare an explanation with the original's."""
     import numpy as np
     import torch
-    from pellucid.engine.check import check
 
     import pellucid
+    from pellucid.engine.check import check
     from tests.show.unseen import renamed_llama
     from tests.tiny import TINY
 

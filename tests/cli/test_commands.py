@@ -257,6 +257,8 @@ def test_check_says_what_fails(cli: Cli) -> None:
 
 
 def test_version_and_bare_command(cli: Cli) -> None:
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    assert f'version = "{pellucid.__version__}"' in project.read_text(encoding="utf-8")
     assert cli("--version") == f"pellucid {pellucid.__version__}\n"
     assert cli().startswith("Usage: pellucid")
     assert cli.status == 0

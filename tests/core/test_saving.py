@@ -34,39 +34,86 @@ from pellucid.core.targets import Target
 from pellucid.core.tokens import Tokens, Units
 
 HOSTILE = "a\ud800b \x00\x1b[31m</script>\u202e\u05d0 \U0001f600"
-TOKENS = Tokens((1, 2, 3), ("<s>", HOSTILE, ""), (True, False, False), HOSTILE, ((0, 0), (0, 3), (3, 3)), ("", "u", "u"))
+TOKENS = Tokens(
+    (1, 2, 3), ("<s>", HOSTILE, ""), (True, False, False), HOSTILE, ((0, 0), (0, 3), (3, 3)), ("", "u", "u")
+)
 PROVENANCE = Provenance(
     method="occlusion",
     parameters={
-        "steps": 32, "rate": 0.1, "nan": float("nan"), "infinities": (float("inf"), -float("inf")), "none": None,
-        "nested": {"list": [1, (2, "x")], "kind": "not a result"}, "by_id": {1: "one", (2, 3): "pair"}, "$odd": True,
-        "target": Target.continuation([4, 5], contrast="\ud83d\ude00"), "array": np.array([1.5, np.nan], np.float32),
-        "split": "\ud83d" + "\ude00", "single": np.float32(0.1),
+        "steps": 32,
+        "rate": 0.1,
+        "nan": float("nan"),
+        "infinities": (float("inf"), -float("inf")),
+        "none": None,
+        "nested": {"list": [1, (2, "x")], "kind": "not a result"},
+        "by_id": {1: "one", (2, 3): "pair"},
+        "$odd": True,
+        "target": Target.continuation([4, 5], contrast="\ud83d\ude00"),
+        "array": np.array([1.5, np.nan], np.float32),
+        "split": "\ud83d" + "\ude00",
+        "single": np.float32(0.1),
     },
-    model="tiny", edits=("blocks.0.attn.out zero",), seed=0, versions={"numpy": "2"}, seconds=0.25, rows=("FAP-1",),
+    model="tiny",
+    edits=("blocks.0.attn.out zero",),
+    seed=0,
+    versions={"numpy": "2"},
+    seconds=0.25,
+    rows=("FAP-1",),
 )
-EVIDENCE = Evidence("deletion", "drops faster", {"area": 0.3, "gap": float("nan")}, {"x": (0.0, 1.0), "y": (1.0, -0.0)}, True)
+EVIDENCE = Evidence(
+    "deletion", "drops faster", {"area": 0.3, "gap": float("nan")}, {"x": (0.0, 1.0), "y": (1.0, -0.0)}, True
+)
 SPECIAL = np.array([[np.nan, np.inf, -np.inf], [-0.0, 5e-324, 0.1]])
 
 
 def every_kind() -> list[Result]:
     scores = Scores(
-        "t", PROVENANCE, (EVIDENCE,), SPECIAL, ("unit", "target"), {"target": ("a", HOSTILE, "")}, "logit",
-        std_error=np.full((2, 3), 0.1, np.float32), tokens=TOKENS, units=Units("token", ((0, 1), (1, 3)), ("<s>", HOSTILE)),
+        "t",
+        PROVENANCE,
+        (EVIDENCE,),
+        SPECIAL,
+        ("unit", "target"),
+        {"target": ("a", HOSTILE, "")},
+        "logit",
+        std_error=np.full((2, 3), 0.1, np.float32),
+        tokens=TOKENS,
+        units=Units("token", ((0, 1), (1, 3)), ("<s>", HOSTILE)),
     )
     kinds: list[Result] = [
         scores,
-        Graph("g", nodes=({"id": "a", "kind": "head", "layer": 1}, {"id": 2}), sources=np.array([0]), targets=np.array([1]),
-              weights=np.array([0.5], np.float16), tokens=TOKENS),
+        Graph(
+            "g",
+            nodes=({"id": "a", "kind": "head", "layer": 1}, {"id": 2}),
+            sources=np.array([0]),
+            targets=np.array([1]),
+            weights=np.array([0.5], np.float16),
+            tokens=TOKENS,
+        ),
         Table("t", columns=("a", HOSTILE), rows=((1, "x"), (None, float("inf")), ((1, 2), [3]))),
         Text("x", text=HOSTILE),
         Examples("e", items=({"text": HOSTILE, "n": 1},), values=np.array([1.0])),
-        Learned("l", tensors={"a/b": np.eye(2, dtype=np.float32), HOSTILE: np.array(3), "empty": np.zeros((0, 4))},
-                apply="lens", settings={"x": (1,)}),
+        Learned(
+            "l",
+            tensors={"a/b": np.eye(2, dtype=np.float32), HOSTILE: np.array(3), "empty": np.zeros((0, 4))},
+            apply="lens",
+            settings={"x": (1,)},
+        ),
         WeightEdit("w", deltas={"lm_head.weight": np.asfortranarray(np.arange(6.0).reshape(2, 3))}, weights_hash="ab"),
     ]
-    return [*kinds, Explanation("q", PROVENANCE, (EVIDENCE,), tuple(kinds), TOKENS, "Paris",
-                                ((" Paris", 0.5), (HOSTILE, float("nan"))), "…", ("note",))]
+    return [
+        *kinds,
+        Explanation(
+            "q",
+            PROVENANCE,
+            (EVIDENCE,),
+            tuple(kinds),
+            TOKENS,
+            "Paris",
+            ((" Paris", 0.5), (HOSTILE, float("nan"))),
+            "…",
+            ("note",),
+        ),
+    ]
 
 
 def assert_same(a: Any, b: Any) -> None:
@@ -251,8 +298,13 @@ LIMITED = """
 def test_no_space_is_a_sentence_and_keeps_the_older_files(tmp_path: Path) -> None:
     saving.save(Text(text="old"), tmp_path / "r")
     saving.write_text(tmp_path / "page.html", "old")
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(LIMITED), tmp_path / "r", tmp_path / "page.html"],
-                          capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": package_path()})
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIMITED), tmp_path / "r", tmp_path / "page.html"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": package_path()},
+    )
     assert done.stdout.count("no space left") == 2, done.stdout + done.stderr
     assert saving.open_result(tmp_path / "r") == Text(text="old")
     assert (tmp_path / "page.html").read_text() == "old"
@@ -280,7 +332,10 @@ def test_ctrl_c_at_any_step_leaves_the_old_or_the_new_result(
 
     monkeypatch.setattr(owner, interrupted, stop)
     outcomes = []
-    for action in (lambda: saving.save(Text(text="new"), tmp_path / "r"), lambda: saving.write_text(tmp_path / "t", "new")):
+    for action in (
+        lambda: saving.save(Text(text="new"), tmp_path / "r"),
+        lambda: saving.write_text(tmp_path / "t", "new"),
+    ):
         calls = 0
         try:
             action()

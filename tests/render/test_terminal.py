@@ -32,8 +32,15 @@ def test_every_kind_fits_its_width_and_holds_no_control_character(name: str, wid
     assert not OBEYED.search(COLOUR.sub("", coloured))
 
 
-@pytest.mark.parametrize("result", [explanation(HOSTILE), Text(title="".join(HOSTILE), text="".join(HOSTILE)),
-                                    Table(columns=HOSTILE[:3], rows=(HOSTILE[3:6],))], ids=["explanation", "text", "table"])
+@pytest.mark.parametrize(
+    "result",
+    [
+        explanation(HOSTILE),
+        Text(title="".join(HOSTILE), text="".join(HOSTILE)),
+        Table(columns=HOSTILE[:3], rows=(HOSTILE[3:6],)),
+    ],
+    ids=["explanation", "text", "table"],
+)
 def test_hostile_text_stays_text(result: Result) -> None:
     plain = text(result, width=400, colour=False)
     assert not OBEYED.search(plain)
@@ -66,7 +73,11 @@ def test_a_narrow_grid_leaves_columns_out_and_says_so_but_cuts_no_number() -> No
 
 
 def test_runs_of_right_to_left_text_are_isolated_once() -> None:
-    flow = next(line for line in text(token_scores(ARABIC), width=200, colour=False).split("\n") if "Paris" in line and "(" in line and "rather" not in line)
+    flow = next(
+        line
+        for line in text(token_scores(ARABIC), width=200, colour=False).split("\n")
+        if "Paris" in line and "(" in line and "rather" not in line
+    )
     assert flow == "\u2068" + "".join(ARABIC[:8]) + "\u2069" + "".join(ARABIC[8:])
 
 
@@ -83,7 +94,9 @@ def test_the_light_palette_is_used_on_a_light_terminal(monkeypatch: pytest.Monke
     assert "48;2;242;146;54m" in text(token_scores(("a",)), width=80, colour=True)
 
 
-def test_no_colours_without_a_terminal_and_any_encoding(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_colours_without_a_terminal_and_any_encoding(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     show(token_scores(HOSTILE))
     assert "\x1b" not in capsys.readouterr().out
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -106,16 +119,37 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_explanation_shows_predictions_methods_and_evidence() -> None:
     plain = text(explanation(), width=100, colour=False)
-    parts = ["Why", "61.32 %", "Integrated gradients", "█▆▄▃▂▂▁▁▁▁▁", "Occlusion", "Shapley values", "Evidence", "✓ ok  Agreement",
-             "✗ short  Completeness", "zoo:tiny-lm · float32 on cpu · 4.2 s · 812 forwards, 64 backwards"]
+    parts = [
+        "Why",
+        "61.32 %",
+        "Integrated gradients",
+        "█▆▄▃▂▂▁▁▁▁▁",
+        "Occlusion",
+        "Shapley values",
+        "Evidence",
+        "✓ ok  Agreement",
+        "✗ short  Completeness",
+        "zoo:tiny-lm · float32 on cpu · 4.2 s · 812 forwards, 64 backwards",
+    ]
     places = [plain.index(part) for part in parts]
     assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
     ("raw", "shown"),
-    [("a\nb", "a↵b"), ("\r\n", "↵"), ("\t", "⇥"), ("\x1b[0m", "␛[0m"), ("\ud800", "\ufffd"), ("\u202e", "⟨U+202E⟩"),
-     ("\U000e0041", "⟨U+E0041⟩"), ("👩‍👧", "👩‍👧"), ("é", "é"), ("\x7f\x00", "␡␀"), ("\x9b", "⟨U+009B⟩")],
+    [
+        ("a\nb", "a↵b"),
+        ("\r\n", "↵"),
+        ("\t", "⇥"),
+        ("\x1b[0m", "␛[0m"),
+        ("\ud800", "\ufffd"),
+        ("\u202e", "⟨U+202E⟩"),
+        ("\U000e0041", "⟨U+E0041⟩"),
+        ("👩‍👧", "👩‍👧"),
+        ("é", "é"),
+        ("\x7f\x00", "␡␀"),
+        ("\x9b", "⟨U+009B⟩"),
+    ],
 )
 def test_what_is_obeyed_becomes_visible(raw: str, shown: str) -> None:
     assert visible(raw) == shown

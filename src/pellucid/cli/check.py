@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pellucid.cli.common import Html, Json, Save, hand_out, working
+from pellucid.cli.common import Html, Json, Save, hand_out, load_subject, working
 
 
 def check(
@@ -17,10 +17,7 @@ def check(
     save: Path | None = Save,
 ) -> None:
     """Prove that pellucid reads a model rightly; leaves with status 1 when a check fails."""
-    import pellucid
-
-    with working(f"Loading {model}"):
-        subject = pellucid.load(model)
+    subject = load_subject(model)
     with working(f"Checking {model}", batches=True):
         table = importlib.import_module("pellucid.engine.check").check(subject)
     hand_out(table, as_json=json, html=html, save=save)

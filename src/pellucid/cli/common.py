@@ -102,6 +102,22 @@ def working(what: str, *, batches: bool = False) -> Iterator[None]:
         yield
 
 
+def load_subject(model: str) -> Any:
+    """Load a model, with progress in this program's own form only."""
+    with working(f"Loading {model}"):
+        import pellucid
+
+        load = pellucid.load
+        if "transformers" in sys.modules:
+            from huggingface_hub.utils import disable_progress_bars
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+            if not sys.stderr.isatty():
+                disable_progress_bars()
+        return load(model)
+
+
 def hand_out(result: Any, *, as_json: bool, html: Path | None = None, save: Path | None = None) -> None:
     """Save, write and print a result, in this order, so that what is printed last is all done."""
     written: list[str] = []

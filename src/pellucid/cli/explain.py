@@ -6,7 +6,20 @@ from pathlib import Path
 
 import typer
 
-from pellucid.cli.common import Chat, File, Html, Json, Model, Save, Text, as_prompt, hand_out, read_text, working
+from pellucid.cli.common import (
+    Chat,
+    File,
+    Html,
+    Json,
+    Model,
+    Save,
+    Text,
+    as_prompt,
+    hand_out,
+    load_subject,
+    read_text,
+    working,
+)
 from pellucid.core.errors import InputError
 from pellucid.core.params import TargetLike, Unit, parse_text
 
@@ -41,8 +54,7 @@ def explain(
         raise InputError("--method was given no name; pass names such as integrated_gradients,occlusion, or auto.")
     for name in chosen if isinstance(chosen, list) else ():
         find(name)
-    with working(f"Loading {model}"):
-        subject = pellucid.load(model)
+    subject = load_subject(model)
     with working("Explaining", batches=True):
         explanation = pellucid.explain(
             subject,

@@ -157,8 +157,7 @@ def execute(
         types = _annotations(function(entry.name))
         values = {name: value_of(value, types.get(name, str), chat) for name, value in own.items()}
     if subject_name:
-        with common.working(f"Loading {model}"):
-            positional.insert(0, pellucid.load(model))
+        positional.insert(0, common.load_subject(model))
     with common.working(f"Running {entry.name}", batches=bool(subject_name)):
         if subject_name:
             result = pellucid.run(entry.name, *positional, preset=preset, **values)

@@ -33,8 +33,20 @@ from pellucid.core.tokens import Tokens, Units
 VALUES: dict[str, type] = {value.__name__: value for value in (Tokens, Units, Provenance, Evidence, Target, Site)}
 NUMERIC = frozenset(
     np.dtype(name)
-    for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-                 "float16", "float32", "float64")
+    for name in (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    )
 )
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _REPR_LENGTH = 2000
@@ -63,13 +75,17 @@ def parse(text: str | bytes, name: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{name} is not valid JSON ({error}); it was cut or changed, so save the result again.") from None
+        raise FileError(
+            f"{name} is not valid JSON ({error}); it was cut or changed, so save the result again."
+        ) from None
 
 
 def encode(result: Result, keep: KeepArray) -> dict[str, Any]:
     """Return the JSON document of a result; `keep(name, array)` stores each array and returns what stands for it."""
     if type(result).__name__ not in KINDS:
-        raise InputError(f"Saving was asked for a {type(result).__name__}, which is no kind of result; use {list(KINDS)}.")
+        raise InputError(
+            f"Saving was asked for a {type(result).__name__}, which is no kind of result; use {list(KINDS)}."
+        )
     document: dict[str, Any] = _encode(result, Any, "result", keep)
     return document
 
@@ -99,7 +115,9 @@ def _encode(value: Any, hint: Any, name: str, keep: KeepArray) -> Any:
     """Encode one value; `hint` is its declared type, `name` the field or key it was found under."""
     hint = _without_none(hint)
     if hint is np.ndarray and value is not None and not isinstance(value, np.ndarray):
-        raise InputError(f"Saving found a {type(value).__name__} as {name!r}, which must be a NumPy array; convert it first.")
+        raise InputError(
+            f"Saving found a {type(value).__name__} as {name!r}, which must be a NumPy array; convert it first."
+        )
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
@@ -127,7 +145,9 @@ def _encode_array(array: np.ndarray, hint: Any, name: str, keep: KeepArray) -> A
     if array.dtype in NUMERIC:
         return keep(name, array)
     if hint is np.ndarray:
-        raise InputError(f"Saving found {name!r} with the dtype {array.dtype}; convert it to a float, an integer or bool.")
+        raise InputError(
+            f"Saving found {name!r} with the dtype {array.dtype}; convert it to a float, an integer or bool."
+        )
     return {"$repr": repr(array)[:_REPR_LENGTH]}
 
 

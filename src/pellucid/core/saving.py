@@ -90,14 +90,18 @@ def unpack(document: Any, read_tensors: Callable[[], bytes], name: str) -> Resul
         raise FileError(f"{name} is no saved pellucid result; give the folder that save() returned.")
     schema = document.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise FileError(f"{name} was saved with format {schema}, and this version reads up to {SCHEMA}; update pellucid.")
+        raise FileError(
+            f"{name} was saved with format {schema}, and this version reads up to {SCHEMA}; update pellucid."
+        )
     content: bytes = read_tensors()
     if hashlib.sha256(content).hexdigest() != document.get("tensors"):
         raise FileError(f"{name} has a tensors file that was cut or changed after saving; restore it or save again.")
     try:
         tensors = safetensors.numpy.load(content)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise FileError(f"{name} has a tensors file that cannot be read ({error}); restore it or save again.") from error
+        raise FileError(
+            f"{name} has a tensors file that cannot be read ({error}); restore it or save again."
+        ) from error
     return encoding.decode(document.get("result"), lambda mark: tensors[mark["$tensor"]], name)
 
 
@@ -218,7 +222,9 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise FileError(f"The saved result lacks {str(path)!r}; restore the file or save the result again.") from None
     except OSError as error:
-        raise FileError(f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions.") from error
+        raise FileError(
+            f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -227,7 +233,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise ResourceError(f"Saving to {str(path)!r} ran out of memory; close other programs and save again.") from error
+        raise ResourceError(
+            f"Saving to {str(path)!r} ran out of memory; close other programs and save again."
+        ) from error
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise ResourceError(
@@ -235,7 +243,9 @@ def _explained(path: Path) -> Iterator[None]:
                 "nothing was changed."
             ) from error
         reason = error.strerror or str(error)
-        raise FileError(f"{str(path)!r} cannot be written ({reason}); choose another path, nothing was changed.") from error
+        raise FileError(
+            f"{str(path)!r} cannot be written ({reason}); choose another path, nothing was changed."
+        ) from error
     except ValueError as error:
         if isinstance(error, InputError) or "null" not in str(error):
             raise

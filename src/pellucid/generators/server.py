@@ -113,16 +113,14 @@ class ServerGenerator:
                 pool.submit(self._answer, request, stop): index for index, request in enumerate(requests)
             }
             for future in as_completed(futures):
-                if future.cancelled():
-                    continue
                 try:
                     reply = future.result()
                 except Cancelled:
                     continue
                 except PellucidError as error:
                     failure = failure or error
+                    # Those that wait their turn see this and end at once.
                     stop.set()
-                    pool.shutdown(wait=False, cancel_futures=True)
                     continue
                 yield futures[future], reply
         finally:

@@ -14,6 +14,7 @@ from pellucid.models.layout import Layout, row_layout
 from pellucid.models.proofs import probe, prove
 from pellucid.models.saved import HEADS, check_device, check_text_only, dtype_of, first_line, located, saved_model, saved_tokenizer
 from pellucid.models.subject import Subject
+from pellucid.models.weights import first_not_finite
 
 
 def load(
@@ -83,7 +84,7 @@ def subject_of(model: Any, tokenizer: Any, *, name: str, revision: str = "", lay
     check_text_only(model.config, name)
     kind, head = kind_and_head(model)
     _check_weights(model, name)
-    found = layout or row_layout(model) or guess_layout(model)
+    found = layout or row_layout(model) or guess_layout(model, kind, head)
     if found is None:
         raise LayoutError(
             f"The architecture {type(model).__name__} ({model.config.model_type}) is unknown and no layout could be guessed; "
@@ -157,13 +158,9 @@ def _moved(model: Any, device: Any) -> Any:
 
 
 def _check_weights(model: Any, name: str) -> None:
-    for parameter_name, parameter in model.named_parameters():
-        # Offloaded weights are not here before the run, and integer weights are finite.
-        if parameter.device.type == "meta" or not parameter.is_floating_point():
-            continue
-        values = parameter.dequantize() if type(parameter) is not torch.nn.Parameter and hasattr(parameter, "dequantize") else parameter
-        if not bool(torch.isfinite(values.detach()).all()):
-            raise ModelError(f"The weight {parameter_name!r} of {name} holds NaN or infinite values; load an intact copy.")
+    bad = first_not_finite(model)
+    if bad is not None:
+        raise ModelError(f"The weight {bad!r} of {name} holds NaN or infinite values; load an intact copy.")
 
 
 def _check_runs(subject: Subject) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import threading
 import time
@@ -18,7 +17,7 @@ from pellucid.core.axes import parse_site
 from pellucid.core.errors import CapabilityError, LayoutError
 from pellucid.core.results import Provenance
 from pellucid.core.tokens import Tokens, Units
-from pellucid.models import blackbox, inputs
+from pellucid.models import blackbox, inputs, weights
 from pellucid.models.edits import Edit
 from pellucid.models.layout import Layout, depth, place
 from pellucid.models.units import units
@@ -87,9 +86,7 @@ class Subject:
         found = {"scores", "logits", "gradients", "activations", "attention", "weights"}
         if self.head == "causal-lm":
             found.add("generate")
-        if any(p.dtype in (torch.int8, torch.uint8) for p in self.model.parameters()):
-            found.discard("weights")
-        return frozenset(found)
+        return frozenset(found - weights.lacking(self.model))
 
     @property
     def device(self) -> str:
@@ -99,7 +96,11 @@ class Subject:
     @property
     def input_device(self) -> torch.device:
         """Return the device that token ids belong on (the embedding's, also under a device map)."""
-        weight = getattr(self.model.get_input_embeddings(), "weight", None)
+        embedding = self.model.get_input_embeddings()
+        hook = getattr(embedding, "_hf_hook", None)
+        if getattr(hook, "execution_device", None) is not None:
+            return torch.device(hook.execution_device)
+        weight = getattr(embedding, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.device.type != "meta":
             return weight.device
         devices = [p.device for p in self.model.parameters() if p.device.type != "meta"]
@@ -213,11 +214,9 @@ class Subject:
             record.forwards += forwards
             record.backwards += backwards
 
-    def weights_state(self) -> tuple[tuple[int, int], ...]:
-        """Return storage and version of every weight: it changes when any weight is replaced or changed in place."""
-        if self.model is None:
-            return ()
-        return tuple((p.data_ptr(), p._version) for p in self.model.parameters())
+    def weights_state(self) -> tuple[Any, ...]:
+        """Return storage and version of every weight: it changes when any weight is replaced or changed in place, or an adapter switched."""
+        return () if self.model is None else weights.state(self.model)
 
     def weights_hash(self) -> str:
         """Return a fingerprint of the weights: names, shapes, dtypes and up to 4096 evenly spaced values of each."""
@@ -226,13 +225,7 @@ class Subject:
         state = self.weights_state()
         cached = self.state.cache.get("weights_hash")
         if cached is None or cached[0] != state:
-            digest = hashlib.sha256()
-            for name, tensor in self.model.state_dict().items():
-                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                if tensor.device.type != "meta" and tensor.is_floating_point():
-                    flat = tensor.detach().reshape(-1)
-                    digest.update(flat[:: max(1, flat.numel() // 4096)].float().cpu().numpy().tobytes())
-            cached = (state, digest.hexdigest()[:16])
+            cached = (state, weights.fingerprint(self.model))
             self.state.cache["weights_hash"] = cached
         return str(cached[1])
 

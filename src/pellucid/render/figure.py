@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pellucid.core.errors import InputError, optional
-from pellucid.core.results import Evidence, Examples, Explanation, Graph, Learned, Result, Scores, Table, Text, WeightEdit
+from pellucid.core.results import (
+    Evidence,
+    Examples,
+    Explanation,
+    Graph,
+    Learned,
+    Result,
+    Scores,
+    Table,
+    Text,
+    WeightEdit,
+)
 from pellucid.render.colours import LIGHT, colour, has_negative, largest
 from pellucid.render.words import label, names, percent, plain, prose, strongest, title
 
@@ -31,7 +42,9 @@ def figure(result: Result) -> Figure:
     """
     if type(result).__name__ not in (*VIEWS, "Explanation"):
         kind = type(result).__name__
-        raise InputError(f"A figure was asked for a {kind}, which is no kind of result; use one of {[*VIEWS, 'Explanation']}.")
+        raise InputError(
+            f"A figure was asked for a {kind}, which is no kind of result; use one of {[*VIEWS, 'Explanation']}."
+        )
     matplotlib = optional("matplotlib.figure", "plot", "A figure")
     parts = _parts(result)
     heights = [height for height, _ in parts]
@@ -53,7 +66,9 @@ def _parts(result: Result, heading: str = "") -> list[Part]:
         parts: list[Part] = [_predictions(result)] if result.predictions else []
         for inner in result.results:
             parts += _parts(inner, title(inner))
-        return parts + [_curves(e) for e in result.evidence if e.curves] or [(1.0, lambda axes: _words(axes, "No results", ""))]
+        return parts + [_curves(e) for e in result.evidence if e.curves] or [
+            (1.0, lambda axes: _words(axes, "No results", ""))
+        ]
     return [*VIEWS[type(result).__name__](result, heading), *(_curves(e) for e in result.evidence if e.curves)]
 
 
@@ -111,8 +126,14 @@ def _line(axes: Axes, result: Scores, heading: str) -> None:
     values = np.asarray(result.values, dtype=np.float64)
     axes.plot(values, color=_fraction(LIGHT.up), label=_escape(result.unit or "value"))
     if result.std_error is not None:
-        axes.fill_between(range(values.size), values - result.std_error, values + result.std_error,
-                          color=_fraction(LIGHT.up), alpha=0.2, linewidth=0)
+        axes.fill_between(
+            range(values.size),
+            values - result.std_error,
+            values + result.std_error,
+            color=_fraction(LIGHT.up),
+            alpha=0.2,
+            linewidth=0,
+        )
     entries = result.labels.get(result.axes[0])
     if entries:
         places = sorted({round(i) for i in np.linspace(0, values.size - 1, min(values.size, 11))})
@@ -124,10 +145,14 @@ def _line(axes: Axes, result: Scores, heading: str) -> None:
 
 def _curves(evidence: Evidence) -> Part:
     def draw(axes: Axes) -> None:
-        for number, (name, values) in enumerate((k, v) for k, v in evidence.curves.items() if k != "x" and _main(k, evidence)):
+        for number, (name, values) in enumerate(
+            (k, v) for k, v in evidence.curves.items() if k != "x" and _main(k, evidence)
+        ):
             x = evidence.curves.get("x", tuple(range(len(values))))
             shade = _fraction((LIGHT.up, LIGHT.quiet, LIGHT.down, LIGHT.ink)[number % 4])
-            axes.plot(x, values, ("-", "--", "-.", ":")[number % 4], color=shade, label=_escape(label(name.replace("_", " "))))
+            axes.plot(
+                x, values, ("-", "--", "-.", ":")[number % 4], color=shade, label=_escape(label(name.replace("_", " ")))
+            )
             low, high = evidence.curves.get(f"{name}_low"), evidence.curves.get(f"{name}_high")
             if low is not None and high is not None:
                 axes.fill_between(x, low, high, color=shade, alpha=0.2, linewidth=0)
@@ -156,11 +181,19 @@ def _predictions(result: Explanation) -> Part:
 
 def _graph(result: Graph, heading: str) -> list[Part]:
     """Draw a graph as bars of its strongest edges; the page has the drawing of nodes."""
-    ends = [(label(result.nodes[int(a)].get("label", result.nodes[int(a)].get("id", "?")), 20),
-             label(result.nodes[int(b)].get("label", result.nodes[int(b)].get("id", "?")), 20))
-            for a, b in zip(result.sources, result.targets, strict=True)]
-    edges = Scores(values=np.asarray(result.weights), axes=("example",), unit=result.unit or "weight",
-                   labels={"example": tuple(f"{a} → {b}" for a, b in ends)})
+    ends = [
+        (
+            label(result.nodes[int(a)].get("label", result.nodes[int(a)].get("id", "?")), 20),
+            label(result.nodes[int(b)].get("label", result.nodes[int(b)].get("id", "?")), 20),
+        )
+        for a, b in zip(result.sources, result.targets, strict=True)
+    ]
+    edges = Scores(
+        values=np.asarray(result.weights),
+        axes=("example",),
+        unit=result.unit or "weight",
+        labels={"example": tuple(f"{a} → {b}" for a, b in ends)},
+    )
     return _scores(edges, heading)
 
 
@@ -168,18 +201,26 @@ def _examples(result: Examples, heading: str) -> list[Part]:
     texts = tuple(f"{i + 1} {plain(next(iter(item.values()), ''))}" for i, item in enumerate(result.items))
     if len(texts) != np.size(result.values):
         return [(1.0, lambda axes: _words(axes, "\n".join(texts[:MOST_TABLE_ROWS]), heading))]
-    return _scores(Scores(values=np.asarray(result.values), axes=("example",), labels={"example": texts}, unit=result.unit), heading)
+    return _scores(
+        Scores(values=np.asarray(result.values), axes=("example",), labels={"example": texts}, unit=result.unit),
+        heading,
+    )
 
 
 def _table(result: Table, heading: str) -> list[Part]:
-    rows = [[_escape(label(plain(value), 40)) if plain(value) else "" for value in row] for row in result.rows[:MOST_TABLE_ROWS]]
+    rows = [
+        [_escape(label(plain(value), 40)) if plain(value) else "" for value in row]
+        for row in result.rows[:MOST_TABLE_ROWS]
+    ]
     return _cells([_escape(label(column)) for column in result.columns], rows, heading)
 
 
 def _tensors(result: Learned | WeightEdit, heading: str) -> list[Part]:
     tensors = result.tensors if isinstance(result, Learned) else result.deltas
-    rows = [[_escape(label(name, 40)), " × ".join(map(str, value.shape)), f"{np.linalg.norm(value.astype(np.float64)):.4g}"]
-            for name, value in list(tensors.items())[:MOST_TABLE_ROWS]]
+    rows = [
+        [_escape(label(name, 40)), " × ".join(map(str, value.shape)), f"{np.linalg.norm(value.astype(np.float64)):.4g}"]
+        for name, value in list(tensors.items())[:MOST_TABLE_ROWS]
+    ]
     return _cells(["tensor", "shape", "norm"], rows, heading)
 
 

@@ -47,7 +47,7 @@ def page(result: Result) -> str:
         f"<title>{escape(name)}</title>\n<style>\n{style()}</style>\n</head>\n<body>\n<main>\n"
         f'<header>\n<p class="kicker">{type(result).__name__}</p>\n<h1>{escape(name)}</h1>\n'
         f"{quiet(cost_line(result.provenance))}</header>\n{body(result)}"
-        '<footer>Drawn by pellucid. This page runs no script and loads nothing.</footer>\n</main>\n</body>\n</html>\n'
+        "<footer>Drawn by pellucid. This page runs no script and loads nothing.</footer>\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -57,7 +57,9 @@ def body(result: Result) -> str:
     if isinstance(result, Explanation):
         return explanation(result, part, evidence, computed)
     if kind not in VIEWS:
-        raise InputError(f"A page was asked for a {kind}, which is no kind of result; use one of {[*VIEWS, 'Explanation']}.")
+        raise InputError(
+            f"A page was asked for a {kind}, which is no kind of result; use one of {[*VIEWS, 'Explanation']}."
+        )
     return VIEWS[kind](result) + evidence(result.evidence) + computed(result)
 
 
@@ -70,7 +72,7 @@ def part(result: Result, known_target: str) -> str:
         inner = body(result)
     else:
         inner = VIEWS[type(result).__name__](result) + evidence(result.evidence)
-    return f'<section>\n<h2>{escape(name)}</h2>\n{quiet(cost_line(result.provenance, short=True))}{inner}</section>\n'
+    return f"<section>\n<h2>{escape(name)}</h2>\n{quiet(cost_line(result.provenance, short=True))}{inner}</section>\n"
 
 
 def evidence(checks: tuple[Evidence, ...]) -> str:
@@ -81,17 +83,21 @@ def evidence(checks: tuple[Evidence, ...]) -> str:
 def _check(check: Evidence) -> str:
     verdict = evidence_mark(check)
     mark = f'<span class="{"good" if check.ok else "short"}">{verdict}</span> ' if verdict else ""
-    head = f'<p>{mark}<b>{escape(method_name(check.name))}.</b> {escape(check.summary)}</p>\n'
+    head = f"<p>{mark}<b>{escape(method_name(check.name))}.</b> {escape(check.summary)}</p>\n"
     write = number_format(max((abs(v) for v in check.values.values()), default=0.0), sign=False)
     matrix = pairs(list(check.values))
     if matrix is not None and len(matrix) > 1:
         sides = list(dict.fromkeys(name for pair in matrix for name in pair))
-        known = {**{(b, a): v for (a, b), v in zip(matrix, check.values.values(), strict=True)},
-                 **dict(zip(matrix, check.values.values(), strict=True))}
+        known = {
+            **{(b, a): v for (a, b), v in zip(matrix, check.values.values(), strict=True)},
+            **dict(zip(matrix, check.values.values(), strict=True)),
+        }
         cells = [[method_name(a), *(write(known[a, b]) if (a, b) in known else "–" for b in sides)] for a in sides]
         numbers = table(["", *map(method_name, sides)], cells, caption=check.name)
     else:
-        numbers = "".join(f"<div><dt>{escape(k.replace('_', ' '))}</dt><dd>{write(v)}</dd></div>" for k, v in check.values.items())
+        numbers = "".join(
+            f"<div><dt>{escape(k.replace('_', ' '))}</dt><dd>{write(v)}</dd></div>" for k, v in check.values.items()
+        )
         numbers = f'<dl class="numbers">{numbers}</dl>\n' if numbers else ""
     picture = curves(check.curves, check.name) if check.curves else ""
     drawn = " drawn" if picture else ""
@@ -102,18 +108,30 @@ def computed(result: Result, head: str = "How it was computed") -> str:
     """Return how a result came about, as a list that is folded away."""
     provenance = result.provenance
     facts: list[tuple[str, str]] = [
-        ("Method", provenance.method), ("Paper", provenance.paper), ("Rows of the map", ", ".join(provenance.rows)),
-        ("Model", provenance.model), ("Revision", provenance.revision), ("Weights", provenance.weights_hash),
-        ("Edits", "; ".join(provenance.edits)), ("Number type", provenance.dtype), ("Device", provenance.device),
+        ("Method", provenance.method),
+        ("Paper", provenance.paper),
+        ("Rows of the map", ", ".join(provenance.rows)),
+        ("Model", provenance.model),
+        ("Revision", provenance.revision),
+        ("Weights", provenance.weights_hash),
+        ("Edits", "; ".join(provenance.edits)),
+        ("Number type", provenance.dtype),
+        ("Device", provenance.device),
         ("Seed", "" if provenance.seed is None else str(provenance.seed)),
         ("Time", f"{provenance.seconds:.3g} s" if provenance.seconds else ""),
-        ("Passes", f"{provenance.forwards} forward, {provenance.backwards} backward"
-         if provenance.forwards or provenance.backwards else ""),
+        (
+            "Passes",
+            f"{provenance.forwards} forward, {provenance.backwards} backward"
+            if provenance.forwards or provenance.backwards
+            else "",
+        ),
         *((f"{key} =", plain(value) or "none") for key, value in provenance.parameters.items()),
         ("Versions", ", ".join(f"{k} {v}" for k, v in provenance.versions.items())),
     ]
     items = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>\n" for key, value in facts if value)
-    return f'<details class="computed"><summary>{escape(head)}</summary>\n<dl>\n{items}</dl></details>\n' if items else ""
+    return (
+        f'<details class="computed"><summary>{escape(head)}</summary>\n<dl>\n{items}</dl></details>\n' if items else ""
+    )
 
 
 @cache
@@ -135,5 +153,6 @@ def _scale(palette: colours.Palette) -> str:
     steps = range(1, colours.LEVELS + 1)
     return "".join(
         f".{side}{step}{{background:{colours.hexadecimal(colours.colour(sign * step / colours.LEVELS, palette))}}}"
-        for side, sign in (("p", 1), ("n", -1)) for step in steps
+        for side, sign in (("p", 1), ("n", -1))
+        for step in steps
     )

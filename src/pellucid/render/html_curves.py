@@ -19,23 +19,28 @@ def curves(series: Mapping[str, Sequence[float]], name: str, *, x_name: str = ""
     if longest == 0:
         return ""
     x = [float(v) for v in series.get("x", ())] or [float(i) for i in range(longest)]
-    bands = {key[:-4]: (values, lines[key[:-4] + "_high"]) for key, values in lines.items()
-             if key.endswith("_low") and key[:-4] + "_high" in lines}
+    bands = {
+        key[:-4]: (values, lines[key[:-4] + "_high"])
+        for key, values in lines.items()
+        if key.endswith("_low") and key[:-4] + "_high" in lines
+    }
     plain = {k: v for k, v in lines.items() if not (k.endswith(("_low", "_high")) and k.rsplit("_", 1)[0] in bands)}
     y = [v for values in lines.values() for v in values]
     place = _Frame(_span(x), _span(y, margin=0.04))
     inner = [place.axes(_within(ticks(x), place.across), _within(ticks(y), place.up), x_name)]
     order = list(dict.fromkeys([*plain, *bands]))
-    inner += [f'<path class="band c{order.index(key) % 4}" d="{place.area(x, *band)}"/>\n' for key, band in bands.items()]
+    inner += [
+        f'<path class="band c{order.index(key) % 4}" d="{place.area(x, *band)}"/>\n' for key, band in bands.items()
+    ]
     inner += [f'<path class="line c{order.index(key) % 4}" d="{place.path(x, v)}"/>\n' for key, v in plain.items()]
     swatches = "".join(
         f'<span><svg viewBox="0 0 28 10" width="28" height="10" aria-hidden="true"><path class="line c{i % 4}" d="M1 5H27"/></svg> '
-        f'{escape(label(key.replace("_", " ")))}{" and its band" if key in bands else ""}</span> '
+        f"{escape(label(key.replace('_', ' ')))}{' and its band' if key in bands else ''}</span> "
         for i, key in enumerate(order)
     )
     return (
         f'<figure class="curve"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{attribute(_spoken(name, x, plain))}">\n'
-        f'{"".join(inner)}</svg>\n<figcaption>{swatches}</figcaption></figure>\n'
+        f"{''.join(inner)}</svg>\n<figcaption>{swatches}</figcaption></figure>\n"
     )
 
 
@@ -105,10 +110,17 @@ class _Frame:
         write_x, write_y = (_tick_format(t) for t in (ticks_x, ticks_y))
         across = "".join(
             f'<path class="rule" d="M{LEFT} {self.y(t):.1f}H{WIDTH - RIGHT}"/>'
-            f'<text class="end" x="{LEFT - 7}" y="{self.y(t) + 4:.1f}">{write_y(t)}</text>\n' for t in ticks_y
+            f'<text class="end" x="{LEFT - 7}" y="{self.y(t) + 4:.1f}">{write_y(t)}</text>\n'
+            for t in ticks_y
         )
-        along = "".join(f'<text class="mid" x="{self.x(t):.1f}" y="{HEIGHT - BOTTOM + 17}">{write_x(t)}</text>\n' for t in ticks_x)
-        title = f'<text class="mid" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}">{escape(x_name)}</text>\n' if x_name else ""
+        along = "".join(
+            f'<text class="mid" x="{self.x(t):.1f}" y="{HEIGHT - BOTTOM + 17}">{write_x(t)}</text>\n' for t in ticks_x
+        )
+        title = (
+            f'<text class="mid" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}">{escape(x_name)}</text>\n'
+            if x_name
+            else ""
+        )
         return across + along + title
 
 

@@ -26,10 +26,18 @@ def explanation(
     parts = []
     if result.tokens is not None and result.tokens.text:
         parts.append(_section("The prompt", paragraphs(result.tokens.text)))
-    asked = f'<p>What was explained: <b>{escape(result.target)}</b></p>\n' if result.target else ""
+    asked = f"<p>What was explained: <b>{escape(result.target)}</b></p>\n" if result.target else ""
     if result.predictions or result.continuation or asked:
-        predicted = bars([(text or "▫", share) for text, share in result.predictions], "Predictions") if result.predictions else ""
-        continued = f'<p class="quiet">The model continued</p>\n{paragraphs(result.continuation)}' if result.continuation else ""
+        predicted = (
+            bars([(text or "▫", share) for text, share in result.predictions], "Predictions")
+            if result.predictions
+            else ""
+        )
+        continued = (
+            f'<p class="quiet">The model continued</p>\n{paragraphs(result.continuation)}'
+            if result.continuation
+            else ""
+        )
         parts.append(_section("What the model predicts", predicted + continued + asked))
     if result.notes:
         parts.append('<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in result.notes) + "</ul>\n")
@@ -39,8 +47,16 @@ def explanation(
         parts.append(_section("Side by side", together))
     if result.evidence:
         parts.append(_section("Evidence", evidence(result.evidence)))
-    parts.append(_section("How it was computed", computed(result, "This explanation") + "".join(
-        computed(inner, method_name(inner.provenance.method) if inner.provenance.method else title(inner)) for inner in result.results)))
+    parts.append(
+        _section(
+            "How it was computed",
+            computed(result, "This explanation")
+            + "".join(
+                computed(inner, method_name(inner.provenance.method) if inner.provenance.method else title(inner))
+                for inner in result.results
+            ),
+        )
+    )
     return "".join(parts)
 
 
@@ -51,7 +67,11 @@ def _section(heading: str, inner: str) -> str:
 def _side_by_side(result: Explanation) -> str:
     """Return the methods that score the same units as the columns of one table, each on its own colour scale."""
     scores = [r for r in result.results if isinstance(r, Scores) and len(r.axes) == 1 and r.axes[0] in TEXT_AXES]
-    scores = [r for r in scores if r.values.shape == scores[0].values.shape and names(r, r.axes[0]) == names(scores[0], scores[0].axes[0])]
+    scores = [
+        r
+        for r in scores
+        if r.values.shape == scores[0].values.shape and names(r, r.axes[0]) == names(scores[0], scores[0].axes[0])
+    ]
     if len(scores) < 2:
         return ""
     labels = names(scores[0], scores[0].axes[0])
@@ -61,17 +81,24 @@ def _side_by_side(result: Explanation) -> str:
     for i in range(min(len(labels), MOST_ROWS)):
         cells = []
         for r, scale, write in zip(scores, scales, formats, strict=True):
-            spread = "" if r.std_error is None else f' <small>± {number_format(scale, sign=False)(float(r.std_error[i]))}</small>'
+            spread = (
+                ""
+                if r.std_error is None
+                else f" <small>± {number_format(scale, sign=False)(float(r.std_error[i]))}</small>"
+            )
             value = float(np.asarray(r.values)[i])
             cells.append(f'<td{shade(value, scale)} title="{exact(value)}">{write(value)}{spread}</td>')
         lines.append(f"<tr><td>{i}</td><th scope=row>{escape(labels[i])}</th>{''.join(cells)}</tr>\n")
     head = "".join(
         f"<th scope=col>{escape(method_name(r.provenance.method) if r.provenance.method else title(r))}"
-        f"{'<br><small>' + escape(r.unit) + '</small>' if r.unit else ''}</th>" for r in scores
+        f"{'<br><small>' + escape(r.unit) + '</small>' if r.unit else ''}</th>"
+        for r in scores
     )
     inner = (
         f'<table class="values"><thead><tr><th scope=col>#</th><th scope=col>{escape(scores[0].axes[0])}</th>{head}</tr></thead><tbody>\n'
         f"{''.join(lines)}</tbody></table>\n"
     )
     shown = f"{len(lines)} rows, each column on its own colour scale"
-    return folded(shown, wide(inner, "Methods side by side", tall=len(lines) > OPEN_ROWS), opened=len(lines) <= OPEN_ROWS)
+    return folded(
+        shown, wide(inner, "Methods side by side", tall=len(lines) > OPEN_ROWS), opened=len(lines) <= OPEN_ROWS
+    )

@@ -28,8 +28,10 @@ def graph(result: Graph) -> str:
     both = has_negative(weights)
     note = f"{size}; the {len(drawn)} strongest are drawn." if len(drawn) < weights.size else f"{size}."
     return (
-        quiet(note) + _drawing(result, drawn, scale)
-        + legend(scale, number_format(scale, sign=both), result.unit, "", both=both) + _edges(result, weights, listed, scale)
+        quiet(note)
+        + _drawing(result, drawn, scale)
+        + legend(scale, number_format(scale, sign=both), result.unit, "", both=both)
+        + _edges(result, weights, listed, scale)
     )
 
 
@@ -87,8 +89,10 @@ def _drawing(result: Graph, edges: list[int], scale: float) -> str:
             f'<g><title>{escape(full)}</title><rect class="node" x="{x}" y="{y:.0f}" width="{BOX}" height="26" rx="5"/>'
             f'<text class="mid" x="{x + BOX / 2:.0f}" y="{y + 17:.0f}">{_svg(short)}</text></g>\n'
         )
-    picture = f'<svg class="graph" width="{width}" height="{height:.0f}" viewBox="0 0 {width} {height:.0f}" role="img" ' \
+    picture = (
+        f'<svg class="graph" width="{width}" height="{height:.0f}" viewBox="0 0 {width} {height:.0f}" role="img" '
         f'aria-label="Graph of {len(place)} nodes and {len(edges)} edges, listed in the table below">\n{"".join(parts)}</svg>\n'
+    )
     return wide(picture, "Graph", broad=True)
 
 

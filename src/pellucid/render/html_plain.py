@@ -21,7 +21,11 @@ def rows(result: Table) -> str:
     head = "".join(f"<th scope=col>{escape(column)}</th>" for column in result.columns)
     lines = ["<tr>" + "".join(_cell(value) for value in row) + "</tr>\n" for row in shown]
     inner = f"<table><thead><tr>{head}</tr></thead><tbody>\n{''.join(lines)}</tbody></table>\n"
-    return note + wide(inner, result.title or "Table", tall=len(shown) > 60) if result.columns else quiet("The table has no columns.")
+    return (
+        note + wide(inner, result.title or "Table", tall=len(shown) > 60)
+        if result.columns
+        else quiet("The table has no columns.")
+    )
 
 
 def text(result: Text) -> str:
@@ -38,20 +42,30 @@ def examples(result: Examples) -> str:
     write = number_format(scale)
     lines = []
     for i, item in enumerate(shown):
-        value = f'<td{shade(values[i], scale)} title="{exact(values[i])}">{write(values[i])}</td>' if i < values.size else "<td></td>"
+        value = (
+            f'<td{shade(values[i], scale)} title="{exact(values[i])}">{write(values[i])}</td>'
+            if i < values.size
+            else "<td></td>"
+        )
         cells = "".join(f'<td class="text" dir="auto">{escape(plain(item.get(field)))}</td>' for field in fields)
         lines.append(f"<tr><th scope=row>{i + 1}</th>{value}{cells}</tr>\n")
     head = "".join(f"<th scope=col>{escape(f)}</th>" for f in ("#", result.unit or "value", *fields))
     inner = f'<table class="examples"><thead><tr>{head}</tr></thead><tbody>\n{"".join(lines)}</tbody></table>\n'
     note = quiet(f"The first {len(shown)} of {len(result.items)} items.") if len(shown) < len(result.items) else ""
     both = has_negative(values)
-    return note + wide(inner, "Examples", tall=len(shown) > 30) + (legend(scale, number_format(scale, sign=both), result.unit, "", both=both) if scale else "")
+    return (
+        note
+        + wide(inner, "Examples", tall=len(shown) > 30)
+        + (legend(scale, number_format(scale, sign=both), result.unit, "", both=both) if scale else "")
+    )
 
 
 def learned(result: Learned) -> str:
     """Return what was learned: what applies it, where, and each tensor's shape and size."""
     about = quiet(" · ".join(f"{k}: {v}" for k, v in (("applied by", result.apply), ("at", result.site)) if v))
-    settings = table(["setting", "value"], [[label(k), plain(v)] for k, v in result.settings.items()], caption="Settings")
+    settings = table(
+        ["setting", "value"], [[label(k), plain(v)] for k, v in result.settings.items()], caption="Settings"
+    )
     return about + _tensors(result.tensors) + (settings if result.settings else "")
 
 
@@ -67,8 +81,15 @@ def _tensors(tensors: Mapping[str, np.ndarray]) -> str:
     lines = []
     for key, value in tensors.items():
         wide_value = np.asarray(value, dtype=np.float64)
-        lines.append([label(key, 120), " × ".join(map(str, value.shape)) or "scalar", str(value.dtype),
-                      f"{np.linalg.norm(wide_value):.6g}", f"{largest(wide_value):.6g}"])
+        lines.append(
+            [
+                label(key, 120),
+                " × ".join(map(str, value.shape)) or "scalar",
+                str(value.dtype),
+                f"{np.linalg.norm(wide_value):.6g}",
+                f"{largest(wide_value):.6g}",
+            ]
+        )
     return table(["tensor", "shape", "type", "norm", "largest |value|"], lines, caption="Tensors")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pellucid.core.results import Scores
 from pellucid.render.colours import has_negative, largest
 from pellucid.render.html_curves import curves
-from pellucid.render.html_parts import attribute, escape, folded, legend, quiet, shade, wide
+from pellucid.render.html_parts import escape, folded, legend, quiet, shade, wide
 from pellucid.render.words import (
     MISSING,
     exact,
@@ -130,14 +130,19 @@ def _panels(result: Scores) -> str:
     parts = []
     for place in shown:
         index = leading[place]
-        heading = ", ".join(f"{a.replace('_', ' ')} {lead[n][i]}" for n, (a, i) in
-                            enumerate(zip(result.axes[:-2], index, strict=True)))
+        heading = ", ".join(
+            f"{a.replace('_', ' ')} {lead[n][i]}" for n, (a, i) in enumerate(zip(result.axes[:-2], index, strict=True))
+        )
         error = None if result.std_error is None else result.std_error[index]
         panel = replace(result, values=values[index], axes=result.axes[-2:], std_error=error)
         peak = f"{heading} · largest |value| {exact(float(peaks[place])).lstrip('+')}"
         parts.append(folded(peak, grid(panel, heading, scale), opened=place in opened))
     rest = len(leading) - len(shown)
-    note = quiet(f"The {len(shown)} panels with the largest values are shown; {rest} more are in the saved result.") if rest else ""
+    note = (
+        quiet(f"The {len(shown)} panels with the largest values are shown; {rest} more are in the saved result.")
+        if rest
+        else ""
+    )
     return _legend(result) + note + f'<div class="panels">\n{"".join(parts)}</div>\n'
 
 
@@ -151,13 +156,23 @@ def _list(result: Scores) -> str:
     lines = []
     for i in shown:
         spread = "" if error is None else f"<td>± {write_error(float(error[i]))}</td>"
-        lines.append(f"<tr><td>{i}</td><th scope=row>{escape(labels[i])}</th><td{shade(values[i], scale)}>{write(values[i])}</td>"
-                     f"{spread}</tr>\n")
-    head = f"<th scope=col>#</th><th scope=col>{escape(axis)}</th><th scope=col>{escape(result.unit or 'value')}</th>" + (
-        "" if error is None else "<th scope=col>std. error</th>")
+        lines.append(
+            f"<tr><td>{i}</td><th scope=row>{escape(labels[i])}</th><td{shade(values[i], scale)}>{write(values[i])}</td>"
+            f"{spread}</tr>\n"
+        )
+    head = (
+        f"<th scope=col>#</th><th scope=col>{escape(axis)}</th><th scope=col>{escape(result.unit or 'value')}</th>"
+        + ("" if error is None else "<th scope=col>std. error</th>")
+    )
     inner = f'<table class="values"><thead><tr>{head}</tr></thead><tbody>\n{"".join(lines)}</tbody></table>\n'
-    summary = f"{len(shown)} values" if len(shown) == values.size else f"The {len(shown)} strongest of {values.size} values"
-    return folded(summary, wide(inner, summary, tall=len(shown) > OPEN_ROWS), opened=len(shown) <= OPEN_ROWS and axis not in TEXT_AXES)
+    summary = (
+        f"{len(shown)} values" if len(shown) == values.size else f"The {len(shown)} strongest of {values.size} values"
+    )
+    return folded(
+        summary,
+        wide(inner, summary, tall=len(shown) > OPEN_ROWS),
+        opened=len(shown) <= OPEN_ROWS and axis not in TEXT_AXES,
+    )
 
 
 def _curve(result: Scores) -> str:
@@ -172,8 +187,10 @@ def _curve(result: Scores) -> str:
     name = result.unit or "value"
     series = {"x": tuple(points), name: tuple(result.values)}
     if result.std_error is not None:
-        series |= {f"{name}_low": tuple(result.values - result.std_error),
-                   f"{name}_high": tuple(result.values + result.std_error)}
+        series |= {
+            f"{name}_low": tuple(result.values - result.std_error),
+            f"{name}_high": tuple(result.values + result.std_error),
+        }
     return curves(series, axis, x_name=axis)
 
 

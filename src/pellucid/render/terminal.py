@@ -70,8 +70,15 @@ def text(result: Result, *, width: int | None = None, colour: bool | None = None
         width = _columns() if terminal else USUAL
     buffer = io.StringIO()
     console = Console(
-        file=buffer, width=max(width, NARROWEST), force_terminal=colour, color_system="truecolor" if colour else None,
-        no_color=not colour, markup=False, highlight=False, emoji=False, legacy_windows=False,
+        file=buffer,
+        width=max(width, NARROWEST),
+        force_terminal=colour,
+        color_system="truecolor" if colour else None,
+        no_color=not colour,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
     )
     console.print(Styled(title(result), style="bold"))
     if not isinstance(result, Explanation) and cost_line(result.provenance):
@@ -92,7 +99,9 @@ def _body(result: Result) -> RenderableType:
         return _explanation(result)
     kind = type(result).__name__
     if kind not in VIEWS:
-        raise InputError(f"Showing was asked for a {kind}, which is no kind of result; use one of {[*VIEWS, 'Explanation']}.")
+        raise InputError(
+            f"Showing was asked for a {kind}, which is no kind of result; use one of {[*VIEWS, 'Explanation']}."
+        )
     return Group(VIEWS[kind](result), *map(_check, result.evidence))
 
 
@@ -106,7 +115,11 @@ def _explanation(result: Explanation) -> RenderableType:
         parts += [quiet("The model continued"), Padding(styled(prose(result.continuation)), (0, 0, 0, 2))]
     for inner in result.results:
         name = method_name(inner.provenance.method) if inner.provenance.method else title(inner)
-        parts += [Styled(f"\n{name}", style="bold"), quiet(cost_line(inner.provenance, short=True)), _part(inner, result.target)]
+        parts += [
+            Styled(f"\n{name}", style="bold"),
+            quiet(cost_line(inner.provenance, short=True)),
+            _part(inner, result.target),
+        ]
     if result.evidence:
         parts.append(Styled("\nEvidence", style="bold"))
         parts += map(_check, result.evidence)
@@ -146,7 +159,9 @@ def _check(check: Evidence) -> RenderableType:
     parts: list[RenderableType] = [line]
     if check.values:
         write = number_format(max(abs(v) for v in check.values.values()), sign=False)
-        parts.append(quiet("  " + " · ".join(f"{label(k.replace('_', ' '))} {write(v)}" for k, v in check.values.items())))
+        parts.append(
+            quiet("  " + " · ".join(f"{label(k.replace('_', ' '))} {write(v)}" for k, v in check.values.items()))
+        )
     lines = {k: v for k, v in check.curves.items() if k != "x" and not k.endswith(("_low", "_high"))}
     finite = [v for values in lines.values() for v in values if v == v and abs(v) != float("inf")]
     if finite:
@@ -157,5 +172,3 @@ def _check(check: Evidence) -> RenderableType:
             grid.add_row(quiet(label(name.replace("_", " "))), sparkline(values, min(finite), max(finite)), quiet(ends))
         parts.append(Padding(grid, (0, 0, 0, 2)))
     return Group(*parts)
-
-

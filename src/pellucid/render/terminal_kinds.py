@@ -26,8 +26,10 @@ def graph(result: Graph) -> RenderableType:
     table = _grid("from", "to", result.unit or "weight")
     for e in shown:
         ends = [result.nodes[int(n)] for n in (result.sources[e], result.targets[e])]
-        table.add_row(*(styled(isolated(label(n.get("label", n.get("id", "?")), 30))) for n in ends),
-                      styled(write(weights[e]), shade(weights[e], scale)))
+        table.add_row(
+            *(styled(isolated(label(n.get("label", n.get("id", "?")), 30))) for n in ends),
+            styled(write(weights[e]), shade(weights[e], scale)),
+        )
     return Group(quiet(f"{len(result.nodes)} nodes, {_of(len(shown), weights.size, 'edges')}"), table)
 
 
@@ -76,8 +78,13 @@ def _tensors(tensors: Mapping[str, np.ndarray]) -> RenderableType:
     table = _grid("tensor", "shape", "type", "norm", "largest |value|")
     for key, value in shown:
         numbers = np.asarray(value, dtype=np.float64)
-        table.add_row(styled(label(key, 60)), " × ".join(map(str, value.shape)) or "scalar", str(value.dtype),
-                      f"{np.linalg.norm(numbers):.6g}", f"{largest(numbers):.6g}")
+        table.add_row(
+            styled(label(key, 60)),
+            " × ".join(map(str, value.shape)) or "scalar",
+            str(value.dtype),
+            f"{np.linalg.norm(numbers):.6g}",
+            f"{largest(numbers):.6g}",
+        )
     return Group(table, quiet(_of(len(shown), len(tensors), "tensors")))
 
 

@@ -51,7 +51,9 @@ def bar(share: float, width: int) -> str:
     if share != share:
         return ""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "" if eighths else "▏" if share > 0 else "")
+    return "█" * (eighths // 8) + (
+        _EIGHTHS[eighths % 8] if eighths % 8 else "" if eighths else "▏" if share > 0 else ""
+    )
 
 
 def sparkline(values: Sequence[float], low: float, high: float) -> str:
@@ -60,5 +62,6 @@ def sparkline(values: Sequence[float], low: float, high: float) -> str:
         values = [values[round(i * (len(values) - 1) / (LONGEST_LINE - 1))] for i in range(LONGEST_LINE)]
     span = high - low or 1.0
     return "".join(
-        _BLOCKS[round((min(max(v, low), high) - low) / span * (len(_BLOCKS) - 1))] if math.isfinite(v) else " " for v in values
+        _BLOCKS[round((min(max(v, low), high) - low) / span * (len(_BLOCKS) - 1))] if math.isfinite(v) else " "
+        for v in values
     )

@@ -42,7 +42,9 @@ def scores(result: Scores, *, listed: int = MOST_LISTED) -> RenderableType:
     if values.size == 0:
         return Group(*about, quiet("There are no values."))
     if values.ndim == 0:
-        return Group(*about, styled(number_format(largest(values))(float(values)) + f" {label(result.unit or 'value')}"))
+        return Group(
+            *about, styled(number_format(largest(values))(float(values)) + f" {label(result.unit or 'value')}")
+        )
     if values.ndim == 1 and result.axes[0] in TEXT_AXES:
         return Group(*about, Padding(token_text(result), (1, 0)), scale_line(result), _list(result, listed))
     if values.ndim == 1:
@@ -140,7 +142,11 @@ def _list(result: Scores, listed: int) -> RenderableType:
     axis, values = result.axes[0], np.asarray(result.values, dtype=np.float64)
     scale = largest(values)
     every = values.size <= listed
-    shown = list(range(values.size)) if every else sorted(strongest(values, min(STRONGEST, listed)), key=lambda i: -abs(np.nan_to_num(values[i])))
+    shown = (
+        list(range(values.size))
+        if every
+        else sorted(strongest(values, min(STRONGEST, listed)), key=lambda i: -abs(np.nan_to_num(values[i])))
+    )
     entries, both = names(result, axis), has_negative(values)
     write, spread = number_format(scale, sign=both), number_format(scale, sign=False)
     table = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
@@ -150,7 +156,9 @@ def _list(result: Scores, listed: int) -> RenderableType:
     table.add_column(no_wrap=True)
     for i in shown:
         error = "" if result.std_error is None else f" ± {spread(float(result.std_error[i]))}"
-        table.add_row(str(i), styled(isolated(label(entries[i], 30))), f"{write(values[i])}{error}", _bar(values[i], scale, both))
+        table.add_row(
+            str(i), styled(isolated(label(entries[i], 30))), f"{write(values[i])}{error}", _bar(values[i], scale, both)
+        )
     if every:
         return table
     return Group(quiet(f"The {len(shown)} strongest of {values.size}"), table)

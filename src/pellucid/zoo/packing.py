@@ -10,8 +10,6 @@ from transformers import PreTrainedTokenizerFast
 
 from pellucid.zoo import tasks
 
-_RANDOM_SHARE = 0.07  # documents of repeated random tokens
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -52,26 +50,32 @@ def _texts(tokenizer: PreTrainedTokenizerFast, seed: str, count: int) -> list[tu
 def _random_repeats(
     tokenizer: PreTrainedTokenizerFast, rng: random.Random, count: int
 ) -> list[tuple[list[int], list[float]]]:
-    """Write random tokens, repeated; only the repetition carries loss."""
+    """Write random tokens two to four times over; only the repetitions carry loss."""
     low, high = max(tokenizer.all_special_ids) + 1, len(tokenizer)
     found = []
     for _ in range(count):
-        length = rng.randint(4, 28)
-        half = [rng.randrange(low, high) for _ in range(length)]
-        found.append(
-            ([tokenizer.bos_token_id, *half, *half], [0.0] * (length + 2) + [(length - 1) ** -0.5] * (length - 1))
-        )
+        times = rng.choice((2, 2, 3, 4))
+        length = rng.randint(3, 56 // times)
+        once = [rng.randrange(low, high) for _ in range(length)]
+        weights = [0.0] * (length + 2) + [0.5] * (length * (times - 1) - 1)
+        found.append(([tokenizer.bos_token_id, *once * times], weights))
     return found
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: str, count: int, rows: int, width: int) -> Iterator[Batch]:
-    """Pack `count` documents, in random order, into rows of `width` tokens; the last incomplete batch is dropped."""
+def batches(
+    tokenizer: PreTrainedTokenizerFast, seed: str, count: int, repeats: int, shape: tuple[int, int]
+) -> Iterator[Batch]:
+    """Pack `count` documents and `repeats` random sequences, shuffled, into batches of `shape` (rows, tokens).
+
+    The last incomplete batch is dropped.
+    """
+    rows, width = shape
     rng = random.Random(f"pack {seed}")
-    texts = _texts(tokenizer, seed, count) + _random_repeats(tokenizer, rng, int(count * _RANDOM_SHARE))
+    texts = _texts(tokenizer, seed, count) + _random_repeats(tokenizer, rng, repeats)
     rng.shuffle(texts)
-    shape = (len(texts), width)
-    ids = torch.full(shape, tokenizer.pad_token_id or 0)
-    weights, documents, positions = torch.zeros(shape), torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
+    size = (len(texts), width)
+    ids = torch.full(size, tokenizer.pad_token_id or 0)
+    weights, documents, positions = torch.zeros(size), torch.full(size, -1), torch.zeros(size, dtype=torch.long)
     ends: list[int] = []
     open_rows: list[int] = []
     for number, (tokens, weight) in enumerate(texts):

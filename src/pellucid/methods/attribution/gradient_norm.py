@@ -11,7 +11,7 @@ from pellucid.engine.question import ask, normalised, per_unit, reduced
 
 
 @method(
-    rows=("FAG-1",), paper="arXiv:1312.6034", takes="prompt", produces="scores", axes=("unit",), needs=("gradients",), cost="F+targets*B"
+    rows=("FAG-1",), paper="arXiv:1312.6034", takes="prompt", produces="scores", axes=("unit",), needs=("gradients",), cost="2*F+targets*B"
 )  # fmt: skip
 def gradient_norm(
     subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None, unit: Unit = "token",

@@ -1,0 +1,130 @@
+"""One contract for every method: what it declares is what it gives, and it leaves everything as it was.
+
+`make test` runs it on five shapes, `make test-all` on every architecture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pellucid
+from pellucid.core.cost import evaluate_cost
+from pellucid.core.errors import CapabilityError, PellucidError, SiteError
+from pellucid.core.results import KINDS, Scores
+from tests.state import changed, model_state
+from tests.tiny import TINY
+
+SHAPES = ["llama", "neox-parallel", "bert-classifier", "t5", "mixtral"]
+IDS = [11, 42, 7, 23, 64, 5]
+PROMPTS: dict[str, dict[str, Any]] = {
+    "prompt": {"prompt": IDS},
+    "pair": {"clean": IDS, "corrupt": [11, 42, 8, 23, 64, 5]},
+}
+METHODS = [entry for entry in pellucid.methods() if entry["kind"] == "method" and entry["takes"] in PROMPTS]
+EVERYWHERE = [
+    pytest.param(shape, marks=[] if shape in SHAPES else [pytest.mark.all_architectures])
+    for shape in TINY
+    if not shape.endswith(("masked-lm", "without-head", "-encoder")) and shape not in ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2", "modernbert", "albert-groups")
+]  # fmt: skip
+_subjects: dict[tuple[str, Any], pellucid.Subject] = {}
+
+
+def subject(shape: str, dtype: torch.dtype = torch.float32) -> pellucid.Subject:
+    """Load each tiny model once."""
+    if (shape, dtype) not in _subjects:
+        _subjects[shape, dtype] = pellucid.load(TINY[shape]().to(dtype))
+    return _subjects[shape, dtype]
+
+
+def call(entry: dict[str, Any], on: pellucid.Subject, **changes: Any) -> Any:
+    """Run a method on its fixture; skip where the subject lacks a capability or site that the method needs."""
+    arguments: dict[str, Any] = {"target": 1, **PROMPTS[entry["takes"]], **changes}
+    try:
+        return pellucid.run(entry["name"], on, **arguments)
+    except (CapabilityError, SiteError) as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=METHODS, ids=[entry["name"] for entry in METHODS])
+def entry(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Give every registered method."""
+    return request.param
+
+
+@pytest.mark.parametrize("shape", EVERYWHERE)
+def test_gives_what_it_declares_and_changes_nothing(entry: dict[str, Any], shape: str) -> None:
+    on = subject(shape)
+    before, random = model_state(on.model), torch.get_rng_state()
+    result = call(entry, on)
+    assert changed(before, model_state(on.model)) == []
+    assert torch.equal(random, torch.get_rng_state())
+    assert type(result) is {kind.lower(): cls for kind, cls in KINDS.items()}[entry["produces"].replace("_", "")]
+    if isinstance(result, Scores):
+        assert result.axes == tuple(entry["axes"])
+        assert np.isfinite(result.values).all()
+        assert result.unit
+        assert result.sign
+        assert result.target
+    provenance = result.provenance
+    assert provenance.method == entry["name"]
+    assert provenance.rows == tuple(entry["rows"])
+    counts = {p["name"]: p["default"] for p in entry["parameters"] if isinstance(p.get("default"), (int, float))}
+    counts |= {"units": 6, "tokens": 6, "targets": 1, "layers": on.layers, "positions": 6, "heads": 4}
+    forwards, backwards = evaluate_cost(entry["cost"], counts)
+    assert provenance.forwards <= forwards, "the declared cost is an upper bound of the passes"
+    assert provenance.backwards <= backwards
+
+
+def test_same_seed_same_answer_and_through_the_disk(entry: dict[str, Any], tmp_path: Path) -> None:
+    first, second = call(entry, subject("llama")), call(entry, subject("llama"))
+    np.testing.assert_array_equal(first.values, second.values)
+    opened = pellucid.open(first.save(tmp_path / "result"))
+    np.testing.assert_array_equal(opened.values, first.values)
+    assert opened.provenance == first.provenance
+    assert opened.axes == first.axes
+    assert opened.evidence == first.evidence
+
+
+def test_bfloat16_stays_near_float32(entry: dict[str, Any]) -> None:
+    """A coarse check that no step silently needs float32: the ranking survives, not the digits."""
+    wide, narrow = call(entry, subject("llama")), call(entry, subject("llama", torch.bfloat16))
+    assert np.isfinite(narrow.values).all()
+    assert np.abs(narrow.values - wide.values).max() <= 0.35 * np.abs(wide.values).max() + 0.05
+
+
+def test_a_bad_target_is_refused_and_nothing_is_left_behind(entry: dict[str, Any]) -> None:
+    on = subject("llama")
+    before = model_state(on.model)
+    with pytest.raises(PellucidError, match=r"10000.*0 to 99"):
+        pellucid.run(entry["name"], on, **{**PROMPTS[entry["takes"]], "target": 10_000})
+    assert changed(before, model_state(on.model)) == []
+
+
+def test_nothing_is_left_behind_when_the_model_raises(entry: dict[str, Any]) -> None:
+    on = subject("llama")
+    before, random = model_state(on.model), torch.get_rng_state()
+
+    def explode(value: torch.Tensor, context: object) -> torch.Tensor:
+        raise ZeroDivisionError("planted")
+
+    broken = on.with_(pellucid.Edit("blocks.1.resid_pre", explode))
+    with pytest.raises((ZeroDivisionError, PellucidError)):
+        pellucid.run(entry["name"], broken, **{**PROMPTS[entry["takes"]], "target": 1})
+    assert changed(before, model_state(on.model)) == []
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_an_edited_subject_is_explained_as_edited(entry: dict[str, Any]) -> None:
+    """Removing every later block's work by an edit must show in the answer, and only in the view."""
+    on = subject("llama")
+    plain = call(entry, on)
+    edited = call(entry, on.with_(pellucid.Edit("blocks.0.attn.pattern", "scale", 0.1)))
+    again = call(entry, on)
+    assert not np.allclose(plain.values, edited.values)
+    np.testing.assert_array_equal(plain.values, again.values)
+    assert edited.provenance.edits
