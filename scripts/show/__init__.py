@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -90,8 +91,8 @@ def run(lines: list[Line], out: Path, console: Console | None = None) -> int:
     table = Table("line", "figure", "bar", "ok or short", show_lines=True)
     short, pictures = 0, []
     for item in lines:
-        with console.status(item.text):
-            shown, seconds = measure(item, out)
+        shown, seconds = measure(item, out)
+        print(f"{'ok' if shown.ok else 'short':5} {seconds:6.1f} s  {item.text}", file=sys.stderr, flush=True)
         short += not shown.ok
         pictures += [(item.text, picture) for picture in shown.pictures if picture.exists()]
         verdict = "[green]ok[/]" if shown.ok else "[red]short[/]"

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from pellucid.core.call import each_prompt
 from pellucid.core.callable_module import make_callable
 from pellucid.core.errors import InputError
+from pellucid.core.params import Count, PositiveFloat, PromptLike, TargetLike, Unit, check, shown
 from pellucid.core.prompts import is_many
 from pellucid.core.results import Evidence, Explanation, Provenance, Scores
 from pellucid.core.targets import Target
@@ -25,7 +27,6 @@ from pellucid.engine.variants import default_replacement
 from pellucid.methods import find, run
 
 if TYPE_CHECKING:
-    from pellucid.core.params import PromptLike, TargetLike, Unit
     from pellucid.models.subject import Subject
 
 AUTO_SECONDS = 60.0
@@ -64,9 +65,13 @@ def explain(
     Raises:
         PellucidError: bad input, in one sentence; the model is unchanged.
     """
+    asked: dict[str, Any] = {
+        "subject": subject, "prompt": prompt, "target": target, "contrast": contrast, "methods": methods, "unit": unit, "generate": generate,
+        "budget": budget, "seed": seed,
+    }  # fmt: skip
     if is_many(prompt):
-        settings: dict[str, Any] = {"contrast": contrast, "methods": methods, "unit": unit, "generate": generate, "budget": budget, "seed": seed}
-        return [explain(subject, single, target=target, **settings) for single in prompt]  # type: ignore[misc]
+        return each_prompt("explain", explain, asked, "prompt")
+    _check(asked)
     if generate:
         if target is not None:
             raise InputError("explain got both target and generate; the generated text is the target, so give one of them.")
@@ -87,10 +92,23 @@ def explain(
     )  # fmt: skip
 
 
+def _check(asked: Mapping[str, Any]) -> None:
+    """Raise `InputError` for an argument of a wrong type or range."""
+    if not hasattr(asked["subject"], "recorded"):
+        raise InputError(f"explain got {shown(asked['subject'])} as its subject; pass pellucid.load(name_or_path_or_model).")
+    types = {
+        "prompt": PromptLike, "target": TargetLike, "contrast": int | str | None, "methods": str | Sequence[str], "unit": Unit,
+        "generate": Count, "budget": PositiveFloat | None, "seed": int,
+    }  # fmt: skip
+    check("explain", types, asked)
+
+
 def _choose(question: Question, methods: str | Sequence[str], budget: float | None) -> tuple[list[str], list[str]]:
     if methods == "auto":
         return _auto(question, budget)
     names = [m.strip() for m in methods.split(",")] if isinstance(methods, str) else list(methods)
+    if not names:
+        raise InputError('explain got an empty list of methods; name at least one, or pass "auto".')
     for name in names:
         entry = find(name)
         if entry.takes != "prompt" or entry.produces != "scores":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -98,12 +97,11 @@ def saved(folder: Path, **options: Any) -> Path:
 
 
 def everything(model: Any) -> dict[str, Any]:
-    """Describe a model, its configuration and all random generators."""
+    """Describe a model, its configuration and the random generators (of Python's own the type checks draw, so it is left out)."""
     return model_state(model) | {
         "config": copy.deepcopy(model.config.to_dict()),
         "torch random": torch.random.get_rng_state().tolist(),
         "numpy random": str(np.random.get_state()),  # noqa: NPY002 - third parties use it
-        "python random": random.getstate(),
         "gradient mode": torch.is_grad_enabled(),
     }
 

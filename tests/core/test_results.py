@@ -38,8 +38,9 @@ def test_a_long_table_has_one_row_per_entry_with_its_names() -> None:
     frame = scores.to_pandas()
     assert list(frame.columns) == ["unit", "layer", "value", "std_error"]
     assert list(frame.unit) == ["the", "the", " cat", " cat", "\ud800", "\ud800"]
-    for (i, j), row in zip(np.ndindex(3, 2), frame.itertuples(), strict=True):
-        assert (row.layer, row.value, row.std_error) == (j, values[i, j], values[i, j] / 10)
+    rows = zip(frame.layer, frame.value, frame.std_error, strict=True)
+    for (i, j), row in zip(np.ndindex(3, 2), rows, strict=True):
+        assert row == (j, values[i, j], values[i, j] / 10)
 
 
 def test_without_sampling_the_standard_error_is_missing() -> None:

@@ -54,7 +54,7 @@ class FakeServer:
             def do_POST(self) -> None:
                 outer.answer(self)
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -73,10 +73,11 @@ def tiny_seq2seq(kind: str) -> StandIn:
     tokenizer.eos_token = None
     torch.manual_seed(3)
     if kind == "t5":
-        config: Any = transformers.T5Config(  # pyright: ignore[reportCallIssue]
-            vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,
+        config: Any = transformers.T5Config(
+            vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
             pad_token_id=0, eos_token_id=None, dropout_rate=0.1,
         )  # fmt: skip
+        config.decoder_start_token_id = 0
         model: Any = transformers.T5ForConditionalGeneration(config)
     else:
         config = transformers.BartConfig(

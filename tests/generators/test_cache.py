@@ -50,9 +50,9 @@ def test_an_answer_is_paid_once_and_comes_back_whole(tmp_path: Path) -> None:
 
 
 DIFFERENT = [
-    Request("b"), Request("a", max_tokens=5), Request("a", temperature=0.1), Request("a", top_p=0.9), Request("a", stop="x"),
-    Request("a", seed=1), Request("a", n=2), Request("a", choices=("x", "y")), Request([{"role": "user", "content": "a"}]),
-    Request([{"role": "system", "content": "a"}]),
+    Request("b"), Request("a", max_tokens=5), Request("a", temperature=0.1), Request("a", top_p=0.9),
+    Request("a", stop="x"), Request("a", seed=1), Request("a", n=2), Request("a", choices=("x", "y")),
+    Request([{"role": "user", "content": "a"}]), Request([{"role": "system", "content": "a"}]),
 ]  # fmt: skip
 
 
@@ -87,7 +87,10 @@ def test_the_digest_is_the_sha256_of_canonical_json() -> None:
     assert digest({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 
 
-@pytest.mark.parametrize("damage", ["half", "empty", "binary", "other key", "wrong types", "a list", "no reply", "folder"])
+DAMAGES = ["half", "empty", "binary", "other key", "a text", "numbers", "a list", "no reply", "folder"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_asked_again_and_rewritten(tmp_path: Path, damage: str) -> None:
     counting = Counting()
     cached = Cached(counting, tmp_path)
@@ -102,11 +105,12 @@ def test_a_damaged_entry_is_asked_again_and_rewritten(tmp_path: Path, damage: st
             cached.generate([Request("a")])
         return
     other = {**entry, "key": {**entry["key"], "request": Request("b").as_json()}}
-    wrong = {**entry, "reply": {**entry["reply"], "texts": "text"}}
-    wrong_types = {**wrong, "reply": {**entry["reply"], "texts": [1], "prompt_tokens": "many"}}
+    text = {**entry, "reply": {**entry["reply"], "texts": "text"}}
+    numbers = {**entry, "reply": {**entry["reply"], "texts": [1]}}
     path.write_bytes({
         "half": whole[: len(whole) // 2], "empty": b"", "binary": b"\xff\x00", "other key": json.dumps(other).encode(),
-        "wrong types": json.dumps(wrong_types).encode(), "a list": b"[]", "no reply": b'{"key": 1}',
+        "a text": json.dumps(text).encode(), "numbers": json.dumps(numbers).encode(),
+        "a list": b"[]", "no reply": b'{"key": 1}',
     }[damage])  # fmt: skip
     assert cached.generate([Request("a")]) == [REPLY]
     assert path.read_bytes() == whole

@@ -34,7 +34,8 @@ def test_it_is_right_as_often_as_its_skill(skill: float) -> None:
 def test_yes_no_answers_have_the_skill_and_are_calibrated() -> None:
     chances = ask_yes_no(ScriptedGenerator(even, 0.8), QUESTIONS)
     assert {round(chance, 9) for chance in chances} == {0.8, 0.2}
-    right = sum((chance > 0.5) == (even(question) == "yes") for chance, question in zip(chances, QUESTIONS, strict=True))
+    pairs = zip(chances, QUESTIONS, strict=True)
+    right = sum((chance > 0.5) == (even(question) == "yes") for chance, question in pairs)
     assert abs(right / 600 - 0.8) <= 4 * math.sqrt(0.16 / 600)
     sure = ask_yes_no(ScriptedGenerator(even), ["2", "3"])
     assert sure == pytest.approx([1 - 1e-6, 1e-6])
@@ -68,7 +69,8 @@ def test_choices_come_from_the_request() -> None:
 
 def test_it_reads_the_last_user_message_and_stops_where_it_should() -> None:
     chat = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "?"}, {"role": "user", "content": "2"}]
-    assert ScriptedGenerator(lambda question: f"{question}: a. b").generate([Request(chat, stop=(".",))])[0].text == "2: a"
+    generator = ScriptedGenerator(lambda question: f"{question}: a. b")
+    assert generator.generate([Request(chat, stop=(".",))])[0].text == "2: a"
 
 
 def test_wrong_settings_are_refused() -> None:
@@ -79,8 +81,9 @@ def test_wrong_settings_are_refused() -> None:
 
 
 BAD: list[dict[str, Any]] = [
-    {"prompt": ""}, {"prompt": []}, {"prompt": [{"role": "user"}]}, {"prompt": "a", "max_tokens": 0}, {"prompt": "a", "n": 0},
-    {"prompt": "a", "temperature": -1.0}, {"prompt": "a", "temperature": math.nan}, {"prompt": "a", "top_p": 0.0},
+    {"prompt": ""}, {"prompt": []}, {"prompt": [{"role": "user"}]}, {"prompt": "a", "max_tokens": 0},
+    {"prompt": "a", "n": 0}, {"prompt": "a", "temperature": -1.0}, {"prompt": "a", "temperature": math.nan},
+    {"prompt": "a", "top_p": 0.0},
     {"prompt": "a", "stop": ("",)}, {"prompt": "a", "choices": ("a",)}, {"prompt": "a", "choices": ("a", "a")},
     {"prompt": "a", "choices": ("a", "")}, {"prompt": "a", "choices": "yes"}, {"prompt": "a", "choices": ("a", ())},
 ]  # fmt: skip
@@ -113,7 +116,8 @@ def test_yes_no_is_renormalised_and_never_overflows() -> None:
 
     fixed = Fixed()
     assert isinstance(fixed, Generator)
-    cases = [((math.log(0.3), math.log(0.1)), 0.75), ((-1e4, -2.0), 0.0), ((-2.0, -1e4), 1.0), ((-math.inf, -math.inf), 0.5)]
+    cases = [((math.log(0.3), math.log(0.1)), 0.75), ((-1e4, -2.0), 0.0), ((-2.0, -1e4), 1.0)]
+    cases.append(((-math.inf, -math.inf), 0.5))
     for values, expected in cases:
         fixed.values = values
         assert ask_yes_no(fixed, ["a"]) == pytest.approx([expected])

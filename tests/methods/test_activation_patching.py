@@ -84,3 +84,24 @@ def test_bad_input_is_refused() -> None:
         activation_patching(subject, plain.IDS, corrupt=CORRUPT, target=plain.TARGET, site="resid_mid")
     with pytest.raises(SiteError, match="did you mean 'resid_pre'"):
         activation_patching(subject, plain.IDS, corrupt=CORRUPT, target=plain.TARGET, site="resid_pr")
+
+
+def test_a_pair_aligns_prompts_of_different_length() -> None:
+    """Position 3 of the clean run goes to position 4 of a longer corrupted one: by hand, on the last block's input."""
+    model = plain.tiny()
+    longer = [11, 42, 9, 8, 23, 64, 5]
+    clean = residuals(model, plain.IDS)
+    base = plain.logits(model, longer)[plain.TARGET]
+
+    def patch(module: Any, args: Any) -> Any:
+        hidden = args[0].clone()
+        hidden[0, 4] = clean[1][0, 3]
+        return (hidden, *args[1:])
+
+    handle = model.transformer.h[1].register_forward_pre_hook(patch)
+    expected = float(plain.logits(model, longer)[plain.TARGET] - base)
+    handle.remove()
+    pair = pellucid.Pair(plain.IDS, longer, alignment=((0, 0), (3, 4)))
+    found = activation_patching(pellucid.load(model), pair, target=plain.TARGET)
+    assert found.scores[1, 4] == pytest.approx(expected, abs=1e-10)
+    np.testing.assert_array_equal(found.scores[:, [1, 2, 3, 5, 6]], 0)

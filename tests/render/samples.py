@@ -19,7 +19,11 @@ from pellucid.core.results import (
 )
 from pellucid.core.tokens import Tokens, Units
 
-ENGLISH = ["The", "capital", "of", "France", "is", "the", "city", "where", "the", "Seine", "bends", "around", "two", "islands", ";", "the", "bridges", "there", "are", "older", "than", "the", "republic", "that", "paid", "for", "their", "repair", "."]
+_PROMPT = (
+    "The capital of France is the city where the Seine bends around two islands ; the bridges there are older than the "
+    "republic that paid for their repair ."
+)
+ENGLISH = _PROMPT.split()
 HOSTILE = (
     "<script>alert(1)</script>",
     " </style><img src=x onerror=alert(1)>",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,16 +28,16 @@ def test_every_kind_is_drawn(name: str) -> None:
 
 def test_bars_and_pictures_hold_the_numbers() -> None:
     result = token_scores(HOSTILE[:4], error=True)
-    bars = figure(result).axes[0].containers[-1]
+    bars: Any = figure(result).axes[0].containers[-1]
     np.testing.assert_allclose([bar.get_width() for bar in bars], result.values)
-    picture = figure(matrix()).axes[0].images[0]
+    picture: Any = figure(matrix()).axes[0].images[0]
     np.testing.assert_allclose(picture.get_array(), matrix().values)
     assert picture.norm.vmin == -picture.norm.vmax == -np.abs(matrix().values).max()
 
 
 def test_a_curve_and_its_band_hold_the_numbers() -> None:
     evidence = deletion()
-    axes = figure(Text(text="x", evidence=(evidence,))).axes[-1]
+    axes: Any = figure(Text(text="x", evidence=(evidence,))).axes[-1]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), evidence.curves["deletion"])
     assert len(axes.lines) == 2
     assert len(axes.collections) == 1

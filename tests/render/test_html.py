@@ -149,9 +149,9 @@ def test_text_between_units_is_shown_and_not_coloured() -> None:
 
 
 def test_a_page_says_what_it_leaves_out() -> None:
-    big = Scores(values=np.random.default_rng(0).normal(size=(300, 400)), axes=("query", "key"))
+    big = Scores(values=np.random.default_rng(0).normal(size=(150, 160)), axes=("query", "key"))
     source = page(big)
-    assert "of 300 and 400" in source
+    assert "of 150 and 160" in source
     assert len(source) < 3_000_000
     row, column = np.unravel_index(np.abs(big.values).argmax(), big.values.shape)
     assert f'title="{big.values[row, column]:+.6g}"' in source
@@ -159,6 +159,11 @@ def test_a_page_says_what_it_leaves_out() -> None:
 
 
 def test_five_thousand_tokens_stay_small() -> None:
+    assert len(page(token_scores(long(5000), error=True)).encode()) < 1_000_000
+
+
+@pytest.mark.slow
+def test_five_thousand_tokens_by_three_methods_stay_small() -> None:
     assert len(page(explanation(long(5000))).encode()) < 3_000_000
 
 

@@ -1,4 +1,4 @@
-"""A run over a data set that is killed again and again ends with what an undisturbed run has, and computes almost nothing twice."""
+"""A run that is killed again and again ends with what an undisturbed run has, and computes almost nothing twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pellucid.core.results import Scores
 pytest.importorskip("sqlalchemy")
 from pellucid.store import Store, map_dataset
 
-ITEMS, KILLS = 60, 6
+ITEMS, KILLS = 40, 4
 
 WORKER = """
     import os, sys, time

@@ -265,9 +265,13 @@ def test_a_damaged_page_is_a_sentence(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4096:] = os.urandom(len(content) - 4096)
     path.write_bytes(content)
+
+    def read() -> None:
+        with Store.open(path) as store:
+            list(store.run("r", {}).results())
+
     with pytest.raises(FileError, match="damaged"):
-        store = Store.open(path)
-        list(store.run("r", {}).results())
+        read()
 
 
 def test_missing_and_changed_tensors_are_sentences(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Results as strict JSON and back: every kind, bit-exact arrays, NaN and infinities, any text, tuples and nested values.
+"""Results as strict JSON and back: every kind, exact arrays, NaN and infinities, any text, tuples and nested values.
 
 Fields are rebuilt by their declared types. Where the type does not say what a value was (a parameter may be
 anything), an object with one key that starts with "$" does:
@@ -16,11 +16,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def encode_value(value: Any) -> Any:
 def decode(document: Any, load: LoadArray, name: str) -> Result:
     """Rebuild a result from `encode`'s document; raise `FileError` that begins with `name` when it does not fit."""
     try:
-        if not isinstance(document, dict) or "kind" not in document:
+        if not is_object(document) or "kind" not in document:
             raise ValueError("there is no kind of result")
         result = _decode(document, Any, load)
         if not isinstance(result, Result):
@@ -118,30 +119,38 @@ def _encode(value: Any, hint: Any, name: str, keep: KeepArray) -> Any:
         raise InputError(
             f"Saving found a {type(value).__name__} as {name!r}, which must be a NumPy array; convert it first."
         )
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = _python(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return float(value) if np.isfinite(value) else {"$float": str(float(value))}
+        return float(value) if math.isfinite(value) else {"$float": str(float(value))}
     if isinstance(value, str):
         return {"$characters": [ord(c) for c in value]} if _PAIR.search(value) else str(value)
     if isinstance(value, np.ndarray):
         return _encode_array(value, hint, name, keep)
-    if isinstance(value, Result) or (type(value).__name__ in VALUES and type(value) is VALUES[type(value).__name__]):
-        return _encode_dataclass(value, hint, keep)
+    if isinstance(value, (Result, *VALUES.values())):
+        return _encode_dataclass(cast("Any", value), hint, keep)
     if isinstance(value, Mapping):
-        return _encode_mapping(value, hint, keep)
-    if isinstance(value, list | tuple):
+        return _encode_mapping(cast("Mapping[Any, Any]", value), hint, keep)
+    if _is_sequence(value):
         items = [_encode(item, _item_hint(hint, i), name, keep) for i, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) and typing.get_origin(hint) is not tuple else items
     return {"$repr": repr(value)[:_REPR_LENGTH].encode("utf-8", "replace").decode()}
 
 
+def _python(value: Any) -> Any:
+    """Return a NumPy scalar as Python's own number; anything else as it is."""
+    if not isinstance(value, np.generic):
+        return value
+    number: Any = cast("Any", value).item()
+    return number
+
+
 def _encode_array(array: np.ndarray, hint: Any, name: str, keep: KeepArray) -> Any:
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    native: np.dtype[Any] = cast("Any", array.dtype).newbyteorder("=")
+    array = array.astype(native, copy=False)
     if array.dtype in NUMERIC:
         return keep(name, array)
     if hint is np.ndarray:
@@ -152,11 +161,12 @@ def _encode_array(array: np.ndarray, hint: Any, name: str, keep: KeepArray) -> A
 
 
 def _encode_dataclass(value: Any, hint: Any, keep: KeepArray) -> dict[str, Any]:
-    hints = _hints(type(value))
+    kind: type = value.__class__
+    hints = _hints(kind)
     fields = {f.name: _encode(getattr(value, f.name), hints[f.name], f.name, keep) for f in dataclasses.fields(value)}
     if isinstance(value, Result):
-        return {"kind": type(value).__name__, **fields}
-    return fields if hint is type(value) else {"$value": {"class": type(value).__name__, "fields": fields}}
+        return {"kind": kind.__name__, **fields}
+    return fields if hint is kind else {"$value": {"class": kind.__name__, "fields": fields}}
 
 
 def _encode_mapping(value: Mapping[Any, Any], hint: Any, keep: KeepArray) -> dict[str, Any]:
@@ -169,10 +179,10 @@ def _encode_mapping(value: Mapping[Any, Any], hint: Any, keep: KeepArray) -> dic
 
 def _decode(value: Any, hint: Any, load: LoadArray) -> Any:
     hint = _without_none(hint)
-    if isinstance(value, list):
+    if _is_sequence(value):
         items = [_decode(item, _item_hint(hint, i), load) for i, item in enumerate(value)]
         return tuple(items) if typing.get_origin(hint) is tuple else items
-    if not isinstance(value, dict):
+    if not is_object(value):
         return value
     tag = next(iter(value)) if len(value) == 1 else ""
     if tag.startswith("$"):
@@ -205,7 +215,8 @@ def _decode_tag(tag: str, value: Any, hint: Any, load: LoadArray) -> Any:
             return {_decode(k, Any, load): _decode(v, item_hint, load) for k, v in value}
         case "$value":
             return _decode_fields(VALUES[value["class"]], value["fields"], load)
-    raise ValueError(f"the mark {tag!r} is unknown")
+        case _:
+            raise ValueError(f"the mark {tag!r} is unknown")
 
 
 def _decode_fields(kind: type, fields: Mapping[str, Any], load: LoadArray) -> Any:
@@ -224,6 +235,15 @@ def _decode_fields(kind: type, fields: Mapping[str, Any], load: LoadArray) -> An
 def _hints(kind: type) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
+def is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    """Say whether a parsed JSON value is an object."""
+    return isinstance(value, dict)
+
+
+def _is_sequence(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, list | tuple)
 
 
 def _without_none(hint: Any) -> Any:
@@ -248,7 +268,9 @@ def _inline(name: str, array: np.ndarray) -> dict[str, Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         flat = array.ravel()
         places = {"nan": np.isnan(flat), "inf": flat == np.inf, "-inf": flat == -np.inf}
-        document["values"] = np.where(np.isfinite(array), array.astype(object), None).tolist()
+        values = array.astype(object)
+        values[~np.isfinite(array)] = None
+        document["values"] = values.tolist()
         document |= {mark: np.flatnonzero(where).tolist() for mark, where in places.items() if where.any()}
     else:
         document["values"] = array.tolist()
@@ -259,10 +281,11 @@ def _from_inline(document: dict[str, Any]) -> np.ndarray:
     inner = document["$array"]
     if np.dtype(inner["dtype"]) not in NUMERIC:
         raise ValueError(f"the dtype {inner['dtype']!r} is unknown")
-    values = np.array(inner["values"], dtype=object).reshape(-1)
+    values = np.array(inner["values"], dtype=object).ravel()
     for mark in ("nan", "inf", "-inf"):
         values[inner.get(mark, [])] = float(mark)
-    return values.astype(inner["dtype"]).reshape(inner["shape"])
+    array: np.ndarray = cast("Any", values.astype(str(inner["dtype"]))).reshape(inner["shape"])
+    return array
 
 
 def _refuse_constant(constant: str) -> Any:

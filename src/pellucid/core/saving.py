@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,9 @@ def unpack(document: Any, read_tensors: Callable[[], bytes], name: str) -> Resul
     Raises:
         FileError: beginning with `name`, if the format, the version, the checksum or a field does not fit.
     """
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not encoding.is_object(document) or document.get("format") != FORMAT:
         raise FileError(f"{name} is no saved pellucid result; give the folder that save() returned.")
-    schema = document.get("schema")
+    schema: Any = document.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise FileError(
             f"{name} was saved with format {schema}, and this version reads up to {SCHEMA}; update pellucid."
@@ -135,7 +135,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
 
 
 @contextlib.contextmanager
-def replaced_folder(path: Path) -> Iterator[Path]:
+def replaced_folder(path: Path) -> Generator[Path, None, None]:
     """Yield a new hidden folder that takes the place of `path` when the block ends well, and vanishes otherwise.
 
     Only an empty folder or a saved result is ever replaced.
@@ -228,7 +228,7 @@ def _read(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Generator[None, None, None]:
     """Turn errors of the operating system into sentences."""
     try:
         yield

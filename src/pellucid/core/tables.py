@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -36,13 +36,13 @@ def scores_to_pandas(scores: Scores) -> pd.DataFrame:
     """
     pandas = _pandas()
     columns: dict[str, Any] = {}
-    indices = np.indices(scores.values.shape).reshape(scores.values.ndim, -1)
+    indices: list[Any] = [i.ravel() for i in cast("Any", np.indices(scores.values.shape))]
     for axis, index in zip(scores.axes, indices, strict=True):
         labels = axis_labels(scores, axis)
         columns[axis] = index if labels is None else _texts(pandas, [labels[i] for i in index])
-    columns["value"] = scores.values.reshape(-1)
+    columns["value"] = scores.values.ravel()
     missing = np.full(scores.values.size, np.nan)
-    columns["std_error"] = missing if scores.std_error is None else np.asarray(scores.std_error).reshape(-1)
+    columns["std_error"] = missing if scores.std_error is None else scores.std_error.ravel()
     return pandas.DataFrame(columns)
 
 
@@ -67,7 +67,7 @@ def explanation_to_pandas(explanation: Explanation) -> pd.DataFrame:
     from pellucid.core.results import Scores
 
     pandas = _pandas()
-    frames = []
+    frames: list[Any] = []
     for result in explanation.results:
         if isinstance(result, Scores):
             frame = scores_to_pandas(result)

@@ -16,11 +16,10 @@ from pellucid.core.errors import InputError
 from pellucid.core.results import Evidence, Scores
 from pellucid.core.tokens import Tokens, Units
 from pellucid.engine.gradients import site_values, value_and_gradient
-from pellucid.engine.reading import mask_position
 from pellucid.engine.readout import Readout
 from pellucid.engine.scoring import score
 from pellucid.engine.targets import resolve
-from pellucid.engine.variants import fill_vector, remove, replacement_id
+from pellucid.engine.variants import fill_vector, mask_position, remove, replacement_id
 
 if TYPE_CHECKING:
     from pellucid.core.params import Baseline, Normalise, PromptLike, Reduce, Replacement, TargetLike, Unit

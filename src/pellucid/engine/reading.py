@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pellucid.core.errors import ModelError
 from pellucid.core.tokens import Tokens
 from pellucid.engine.readout import Readout, combined
-from pellucid.engine.variants import Variant, row
+from pellucid.engine.variants import Variant, mask_position, row
 from pellucid.models import blackbox
 from pellucid.models.edits import Edit
 from pellucid.models.forward import Output, forward
@@ -44,7 +45,11 @@ def read(
         output = forward(subject, rows, capture=capture, grad=grad)
         first = first or output
         pieces[forced] = _target_logits(subject, tokens, readout, variants, output, len(forced) + 1)
-    return combined(readout, pieces), first
+    scores = combined(readout, pieces)
+    if bool(torch.isnan(scores).any()):
+        blame = "the function or in the model's weights" if readout.function is not None else "the model's weights, or overflow in its dtype"
+        raise ModelError(f"The score of {readout.description or 'the prediction'} is NaN; look for NaN in {blame}.")
+    return scores, first
 
 
 def _target_logits(
@@ -73,9 +78,3 @@ def _pooled(hidden: torch.Tensor, lengths: list[int], readout: Readout) -> torch
         cosine = torch.nn.functional.cosine_similarity(mean, readout.reference[None].to(mean), dim=-1)
         return cosine[:, None, None]
     return mean
-
-
-def mask_position(subject: Subject, tokens: Tokens) -> int:
-    """Return the position of the mask token in the prompt, or -1."""
-    mask = getattr(subject.tokenizer, "mask_token_id", None)
-    return tokens.ids.index(mask) if mask in tokens.ids else -1

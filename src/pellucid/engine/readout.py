@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from pellucid.core.errors import TargetError
+from pellucid.core.errors import PellucidError, TargetError
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def measured(logits: torch.Tensor, ids: Sequence[int], measure: str) -> torch.Te
 
     `logit`, `log_prob` and `prob` are of the token ids; `entropy` (nats) is of the whole distribution. Exact.
     """
+    if not 0 <= min(ids) <= max(ids) < logits.shape[-1]:
+        raise TargetError(f"The target {max(ids)} is out of range; the model gives outputs 0 to {logits.shape[-1] - 1}.")
     index = torch.tensor(list(ids), device=logits.device)
     if measure == "entropy":
         log_probs = logits.log_softmax(-1)
@@ -78,11 +80,7 @@ def combined(readout: Readout, pieces: dict[tuple[int, ...], torch.Tensor]) -> t
     """Return the scores [rows, size] from the logits [rows, targets, vocabulary] of each forced continuation."""
     if readout.function is not None:
         logits = next(iter(pieces.values()))
-        value = readout.function(logits[:, 0] if readout.kind != "vector" else logits)
-        if not isinstance(value, torch.Tensor) or value.shape[0] != logits.shape[0] or value.ndim > 2:
-            found: Any = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-            raise TargetError(f"The target function returned {found} for {logits.shape[0]} rows; return one number per row.")
-        return value.reshape(logits.shape[0], -1).sum(-1, keepdim=True)
+        return _called(readout, logits[:, 0] if readout.kind != "vector" else logits)
     total: torch.Tensor | None = None
     for part in readout.parts:
         value = measured(pieces[part.ids[:-1]], part.ids, readout.measure) * part.sign
@@ -90,3 +88,20 @@ def combined(readout: Readout, pieces: dict[tuple[int, ...], torch.Tensor]) -> t
         total = value if total is None else total + value
     assert total is not None
     return total
+
+
+def _called(readout: Readout, logits: torch.Tensor) -> torch.Tensor:
+    """Return what a target function gives for [rows, outputs], as [rows, 1]."""
+    assert readout.function is not None
+    try:
+        value: Any = readout.function(logits)
+    except (PellucidError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise TargetError(
+            f"The target {readout.description} raised {type(error).__name__} ({error}) on logits of shape {tuple(logits.shape)}; correct the function."
+        ) from error
+    found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+    if found not in ((len(logits),), (len(logits), 1)):
+        raise TargetError(f"The target {readout.description} returned {found} for {len(logits)} rows; return one number per row, as a tensor.")
+    return value.reshape(-1, 1)

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from pellucid.core.errors import TargetError, did_you_mean
-from pellucid.core.targets import Target
+from pellucid.core.errors import InputError, TargetError, did_you_mean
+from pellucid.core.targets import Kind, Measure, Target
 from pellucid.core.tokens import Tokens
 from pellucid.engine.generation import greedy
-from pellucid.engine.reading import mask_position, read
+from pellucid.engine.reading import read
 from pellucid.engine.readout import Part, Readout
-from pellucid.engine.variants import whole
+from pellucid.engine.variants import mask_position, whole
 from pellucid.models import inputs
 
 if TYPE_CHECKING:
     from pellucid.core.params import TargetLike
     from pellucid.models.subject import Subject
+
+
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "causal-lm": ("next", "continuation", "generated"),
+    "masked-lm": ("next",),
+    "classification": ("class",),
+    "none": ("similarity",),
+}
 
 
 def resolve(subject: Subject, tokens: Tokens, target: TargetLike = None, contrast: int | str | None = None) -> Readout:
@@ -35,6 +43,7 @@ def resolve(subject: Subject, tokens: Tokens, target: TargetLike = None, contras
         if asked.contrast is not None:
             raise TargetError("The contrast was given twice, in the Target and as an argument; give it once.")
         asked = Target(asked.what, contrast, asked.measure, asked.kind, asked.each, asked.length)
+    _check_asked(subject, asked)
     if callable(asked.what):
         return _function(subject, tokens, asked)
     if subject.head == "none" and subject.kind != "black-box":
@@ -44,6 +53,24 @@ def resolve(subject: Subject, tokens: Tokens, target: TargetLike = None, contras
     if subject.head == "masked-lm":
         return _masked(subject, tokens, asked)
     return _token(subject, tokens, asked)
+
+
+def _check_asked(subject: Subject, asked: Target) -> None:
+    """Raise `TargetError` for a kind or measure that is unknown, or that this subject does not have."""
+    for name, value, known in (("kind", asked.kind, get_args(Kind)), ("measure", asked.measure, get_args(Measure))):
+        if value not in known:
+            raise TargetError(f"The {name} {value!r} of a target is unknown{did_you_mean(str(value), known)}; use one of {', '.join(known)}.")
+    head = "classification" if subject.kind == "black-box" else subject.head
+    own = KINDS[head]
+    if asked.kind not in (*own, "auto", "function") or (asked.kind == "function" and not callable(asked.what)):
+        raise TargetError(
+            f"A target of kind {asked.kind!r} was asked for, but {subject.name} ({subject.kind}) has head {subject.head} and explains {' or '.join(own)}, "
+            "or a function of its output."
+        )
+    if isinstance(asked.what, bool) or isinstance(asked.contrast, bool):
+        raise TargetError("The target is True or False; give a token id, a class index or a text.")
+    if asked.measure == "entropy" and asked.contrast is not None:
+        raise TargetError("The entropy belongs to the whole distribution, so it takes no contrast; leave the contrast out.")
 
 
 def one_token(readout: Readout) -> Readout:
@@ -107,7 +134,18 @@ def _token(subject: Subject, tokens: Tokens, asked: Target) -> Readout:
         description += f" rather than {''.join(name_of(subject, i) for i in other)!r}"
     default = "logit" if max(len(p.ids) for p in parts) == 1 and asked.kind in ("auto", "next") else "log_prob"
     labels = tuple(name_of(subject, i) for i in ids) if asked.each else (text,)
-    return Readout("next", tuple(parts), _measure(asked, default), asked.each, labels, description)
+    _check_length(subject, tokens, max(len(part.ids) for part in parts))
+    readout = Readout("next", tuple(parts), _measure(asked, default), asked.each, labels, description)
+    return one_token(readout) if asked.kind == "next" else readout
+
+
+def _check_length(subject: Subject, tokens: Tokens, length: int) -> None:
+    """Raise `InputError` where prompt and target, its last token aside, are longer than the model takes."""
+    before = len(tokens) if subject.kind == "decoder" else 1
+    if subject.max_length is not None and before + length - 1 > subject.max_length:
+        raise InputError(
+            f"A prompt of {len(tokens)} tokens and a target of {length} exceed the model's limit of {subject.max_length}; shorten one of them."
+        )
 
 
 def _top(subject: Subject, tokens: Tokens, kind: Any) -> int:
@@ -162,16 +200,18 @@ def _class_index(what: Any, names: dict[int, str]) -> int:
         if what.lower() not in lowered:
             raise TargetError(f"The class {what!r} is unknown{did_you_mean(what, names.values())}; the model has {list(names.values())}.")
         return lowered[what.lower()]
-    if isinstance(what, int):
+    if hasattr(what, "__index__"):
         if names and what not in names:
             raise TargetError(f"The class {what} is out of range; the model has classes 0 to {len(names) - 1}.")
-        return what
+        return int(what)
     if isinstance(what, Sequence) and len(what) == 1:
         return _class_index(what[0], names)
     raise TargetError(f"A classifier explains one class, but the target is {what!r}; give a class name or its index.")
 
 
 def _similarity(subject: Subject, asked: Target) -> Readout:
+    if asked.contrast is not None:
+        raise TargetError("A similarity takes no contrast; pass a function of the mean hidden state that subtracts the alternative.")
     if not isinstance(asked.what, str):
         raise TargetError(
             f"{subject.name} has no output head, so there is no token or class to explain; pass Target.similarity(text) or a function of the mean hidden state."

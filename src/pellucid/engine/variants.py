@@ -31,6 +31,12 @@ class Variant:
     vector: str = ""
 
 
+def mask_position(subject: Subject, tokens: Tokens) -> int:
+    """Return the position of the mask token in the prompt, or -1."""
+    mask = getattr(subject.tokenizer, "mask_token_id", None)
+    return tokens.ids.index(mask) if mask in tokens.ids else -1
+
+
 def whole(tokens: Tokens) -> Variant:
     """Return the input unchanged."""
     return Variant(tokens.ids, tuple(range(len(tokens))))
@@ -40,10 +46,12 @@ def remove(subject: Subject, tokens: Tokens, units: Units, present: Sequence[boo
     """Return the input with the units that are not present removed.
 
     `replacement` is "delete", "mask", "pad" or a token id (every token of the unit becomes that token), or "mean" / "zero" (its embedding
-    becomes the mean over the vocabulary / zero; positions stay). Tokens outside all units are kept. Where deletion would leave nothing, one
+    becomes the mean over the vocabulary / zero; positions stay). Tokens outside all units are kept, and so is the mask that a masked
+    language model is read at. Where deletion would leave nothing, one
     start token stays (the model's BOS, else EOS, else pad), because a transformer cannot read an empty input.
     """
     gone = {p for keep, (start, end) in zip(present, units.spans, strict=True) if not keep for p in range(start, end)}
+    gone.discard(mask_position(subject, tokens) if subject.head == "masked-lm" else -1)
     if replacement == "delete":
         origin = tuple(p for p in range(len(tokens)) if p not in gone)
         if not origin:

@@ -95,9 +95,9 @@ class Cached:
             stored = entry["reply"]
             log_probs = stored["choice_log_probs"]
             return Reply(
-                texts=tuple(_typed(text, str) for text in stored["texts"]),
+                texts=tuple(_typed(text, str) for text in _typed(stored["texts"], list)),
                 choice_log_probs=None if log_probs is None else tuple(float(value) for value in log_probs),
-                finish_reasons=tuple(_typed(reason, str) for reason in stored["finish_reasons"]),
+                finish_reasons=tuple(_typed(reason, str) for reason in _typed(stored["finish_reasons"], list)),
                 prompt_tokens=_typed(stored["prompt_tokens"], int),
                 completion_tokens=_typed(stored["completion_tokens"], int),
                 cost=float(stored["cost"]),

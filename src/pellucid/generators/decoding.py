@@ -100,10 +100,10 @@ class Decoder:
         rows = [(*prompt, *ending) for prompt, ending in zip(prompts, endings, strict=True)]
         longest, first = max(len(row) for row in rows), min(len(prompt) for prompt in prompts) - 1
         prefix, cache = self._shared(rows, first)
-        # Nothing follows, so padding stands at the end, where a causal model cannot see it.
+        # Nothing follows, so padding stands at the end, where a causal model cannot see it; it is not masked, because a
+        # place that sees nothing at all can become NaN and spoil the sums of others.
         ids = torch.tensor([[*row, *[self.pad] * (longest - len(row))] for row in rows], device=self.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=self.device)
-        logits = self._forward(ids[:, prefix:], State(ids, mask, cache), longest - first)
+        logits = self._forward(ids[:, prefix:], State(ids, torch.ones_like(ids), cache), longest - first)
         sums = []
         for values, prompt, ending in zip(logits, prompts, endings, strict=True):
             begin = len(prompt) - 1 - first

@@ -119,8 +119,6 @@ class ServerGenerator:
                     continue
                 except PellucidError as error:
                     failure = failure or error
-                    # Those that wait their turn see this and end at once.
-                    stop.set()
                     continue
                 yield futures[future], reply
         finally:
@@ -130,11 +128,15 @@ class ServerGenerator:
             raise failure
 
     def _answer(self, request: Request, stop: threading.Event) -> Reply:
-        """Answer one request in a thread of the pool."""
+        """Answer one request in a thread of the pool; after a failure, those that wait their turn end at once."""
         bill = Bill()
-        if request.choices:
-            return self._choose(request, bill, stop)
-        texts, reasons = self._texts(request, bill, stop)
+        try:
+            if request.choices:
+                return self._choose(request, bill, stop)
+            texts, reasons = self._texts(request, bill, stop)
+        except PellucidError:
+            stop.set()
+            raise
         return Reply(texts, None, reasons, bill.prompt_tokens, bill.completion_tokens, bill.cost)
 
     def _texts(self, request: Request, bill: Bill, stop: threading.Event) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -46,7 +46,13 @@ def call(function: Callable[[list[str]], Any], pieces: dict[str, int], rows: Seq
     """Return what the function gives for each row: [rows, outputs]; a flat answer becomes one output per row."""
     texts = {index: piece for piece, index in pieces.items()}
     asked = ["".join(texts[i] for i in row) for row in rows]
-    values = np.asarray(function(asked), dtype=np.float64)
+    given = function(asked)
+    try:
+        values = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"The black box returned something that is no array of numbers ({type(given).__name__}); return one number, or one row of numbers, per text."
+        ) from None
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or len(values) != len(asked):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pellucid.core.axes import Site, parse_site
-from pellucid.core.errors import EditError, did_you_mean
+from pellucid.core.errors import EditError, PellucidError, did_you_mean
 
 Indices = int | slice | Sequence[int]
 EditFunction = Callable[[torch.Tensor, "Context"], torch.Tensor]
@@ -148,13 +148,27 @@ def apply_edit(
                 "give a value that broadcasts to that shape."
             ) from error
     else:
-        new = edit.how(chosen_value, Context(site, row, positions, row_value.shape[0]))
+        new = _called(edit, edit.how, chosen_value, Context(site, row, positions, row_value.shape[0]))
     if new.shape != chosen_value.shape:
         raise EditError(
             f"The edit {edit.describe()!r} returned the shape {tuple(new.shape)} for places of shape {tuple(chosen_value.shape)}; "
             "return a value of the same shape."
         )
     return row_value.index_put(mesh, new.to(row_value.dtype))
+
+
+def _called(edit: Edit, function: EditFunction, value: torch.Tensor, context: Context) -> torch.Tensor:
+    try:
+        new: Any = function(value, context)
+    except (PellucidError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise EditError(
+            f"The edit {edit.describe()!r} raised {type(error).__name__} ({error}) on places of shape {tuple(value.shape)}; correct its function."
+        ) from error
+    if not isinstance(new, torch.Tensor):
+        raise EditError(f"The edit {edit.describe()!r} returned a {type(new).__name__}; return a tensor of the shape {tuple(value.shape)}.")
+    return new
 
 
 def _in_phase(position: int, edit: Edit, phase_start: int) -> bool:

@@ -6,6 +6,7 @@ between positions; two contributions must add up to the output of a block; names
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import sys
@@ -17,7 +18,7 @@ import torch
 
 from pellucid.core.errors import LayoutError
 from pellucid.models.guess_row import row_text
-from pellucid.models.layout import Layout, Stack
+from pellucid.models.layout import Layout, Stack, has_submodule
 from pellucid.models.proofs import Proof, proofs
 from pellucid.models.subject import Subject
 from pellucid.models.taps import Heads, Tap
@@ -25,7 +26,7 @@ from pellucid.models.trace import IDS, Seen, Trace, close, native, traced
 
 HEAD_COUNTS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
 NAMES = {"q": r"(^|_)q(uery|ueries)?(_|$|\d)|query", "k": r"(^|_)k(ey|eys)?(_|$|\d)|key", "v": r"(^|_)v(al|alue|alues)?(_|$|\d)|val"}
-MOST = 200
+MOST = 100
 
 
 @dataclass
@@ -63,10 +64,18 @@ def guess_layout(model: Any, kind: str, head: str) -> Layout | None:
         return None
     draft = _draft(model, trace, blocks)
     best: tuple[int, Layout, Proof] | None = None
+    hopeless: set[Any] = set()
     for layout in itertools.islice(_candidates(model, trace, draft, head), MOST):
+        stack = layout.stacks[""]
+        if hopeless & {stack.interface, stack.heads}:
+            continue
         passed, failed = _judge(Subject(model, None, layout, kind=kind, head=head, name="guess"))
         if failed is None:
             return layout
+        if failed.name.endswith("sites can be read"):
+            hopeless.add(stack.interface)
+        if failed.name.endswith("shapes"):
+            hopeless.add(stack.heads)
         if best is None or passed > best[0]:
             best = (passed, layout, failed)
     name = type(model).__name__
@@ -128,8 +137,9 @@ def _pairs(draft: Draft, block: Seen, inner: list[Seen]) -> Iterator[tuple[Seen,
     assert draft.merge is not None and draft.attention is not None
     outputs = _outputs(block, inner)
     within = f"{draft.attention.path}."
+    outermost = sorted(outputs, key=lambda s: (s.path.count("."), s.order))
     for attn in (s for s in outputs if s.order >= draft.merge.order):
-        for mlp in (s for s in outputs if s is not attn and s is not draft.merge and not s.path.startswith(within)):
+        for mlp in (s for s in outermost if s is not attn and s is not draft.merge and not s.path.startswith(within)):
             if not close(attn.gave, mlp.gave):
                 yield attn, mlp
 
@@ -192,8 +202,8 @@ def _candidates(model: Any, trace: Trace, draft: Draft, head: str) -> Iterator[L
     if draft.missing or draft.attention is None or draft.attn_out is None:
         return
     taps = _taps(draft, draft.blocks)
-    own = vars(sys.modules[type(draft.attention.module).__module__])
-    interfaces = (True, False) if "ALL_ATTENTION_FUNCTIONS" in own else (False, True)
+    sources = [vars(sys.modules[base.__module__]) for base in type(draft.attention.module).__mro__]
+    interfaces = (True, False) if any("ALL_ATTENTION_FUNCTIONS" in source for source in sources) else (False, True)
     projections = [s for s in trace.under(draft.attention.path) if s.projects and s.local_input]
     found = False
     for interface, (heads, qkv), mlp in itertools.product(interfaces, list(_query_key_value(model, draft, projections)), list(_neurons(trace, draft))):
@@ -202,11 +212,16 @@ def _candidates(model: Any, trace: Trace, draft: Draft, head: str) -> Iterator[L
         stack = Stack(
             blocks=draft.blocks, taps=taps | qkv | mlp, attention=_inside(draft, draft.attention), heads=heads, embed_token=_embedding(model, trace),
             interface=interface, norm=norm, parallel=draft.middle is None, final_norm=_final_norm(trace, draft), mid_norm=draft.mid_norm,
-            last_norm=draft.last_norm, residual_scale=draft.scale,
+            last_norm=draft.last_norm, residual_scale=draft.scale, some_layers=_in_some(trace, draft, mlp),
         )  # fmt: skip
         yield _with_ends(model, trace, Layout(type(model).__name__, {"": stack}, source="guess"), head)
     if not found:
         draft.missing.append("query, key and value")
+
+
+def _in_some(trace: Trace, draft: Draft, taps: dict[str, Tap]) -> frozenset[str]:
+    blocks = trace.modules[draft.blocks].module
+    return frozenset(part for part, tap in taps.items() if not all(has_submodule(block, tap.module) for block in blocks))
 
 
 def _query_key_value(model: Any, draft: Draft, projections: list[Seen]) -> Iterator[tuple[Heads, dict[str, Tap]]]:
@@ -290,18 +305,29 @@ def _final_norm(trace: Trace, draft: Draft) -> str:
 
 def _with_ends(model: Any, trace: Trace, layout: Layout, head: str) -> Layout:
     """Settle how positions are counted and how the logits are scaled, by comparing numbers."""
-    accepts = "position_ids" in type(model).forward.__code__.co_varnames
+    accepts = "position_ids" in inspect.signature(type(model).forward).parameters
     start, given = 0, False
     for first in (0, (getattr(model.config, "pad_token_id", None) or 0) + 1) if accepts else ():
         ids = torch.arange(first, first + len(IDS), device=trace.logits.device)[None]
         if not given and close(native(model, IDS, position_ids=ids), trace.logits):
             start, given = first, True
-    scale, unembed = 1.0, model.get_output_embeddings()
+    scale, unembed = 1.0, model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     stack = layout.stacks[""]
     final = trace.modules[stack.final_norm or f"{stack.blocks}.{len(trace.modules[stack.blocks].module) - 1}"].gave
     if head == "causal-lm" and unembed is not None and final is not None and not getattr(model.config, "final_logit_softcapping", None):
+        readout, final = _readout(trace, final, unembed)
         with torch.no_grad():
-            plain = unembed(final)
+            plain = unembed(final) if final is not None else trace.logits
         if not close(plain, trace.logits):
             scale = float((plain * trace.logits).sum() / (plain * plain).sum())
-    return replace(layout, position_ids=given, position_start=start, logit_scale=scale)
+        layout = replace(layout, readout=readout, logit_scale=scale)
+    return replace(layout, position_ids=given, position_start=start)
+
+
+def _readout(trace: Trace, final: torch.Tensor, unembed: Any) -> tuple[str, torch.Tensor | None]:
+    """Return the module between the final state and the unembedding ("" where there is none) and what the unembedding reads."""
+    width = unembed.weight.shape[-1]
+    if final.shape[-1] == width:
+        return "", final
+    between = [s for s in trace.under("") if close(s.given, final) and s.gave is not None and s.gave.shape[-1] == width]
+    return (between[-1].path, between[-1].gave) if between else ("?", None)

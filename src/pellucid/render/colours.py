@@ -17,7 +17,7 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one mode: background and text, the ends of the scale as backgrounds and as lines, and quieter tones for lines and remarks."""
+    """The colours of one mode: background and text, the ends of the scale (behind text, as lines), quieter tones."""
 
     paper: Rgb
     ink: Rgb

@@ -34,12 +34,14 @@ def curves(series: Mapping[str, Sequence[float]], name: str, *, x_name: str = ""
     ]
     inner += [f'<path class="line c{order.index(key) % 4}" d="{place.path(x, v)}"/>\n' for key, v in plain.items()]
     swatches = "".join(
-        f'<span><svg viewBox="0 0 28 10" width="28" height="10" aria-hidden="true"><path class="line c{i % 4}" d="M1 5H27"/></svg> '
+        '<span><svg viewBox="0 0 28 10" width="28" height="10" aria-hidden="true">'
+        f'<path class="line c{i % 4}" d="M1 5H27"/></svg> '
         f"{escape(label(key.replace('_', ' ')))}{' and its band' if key in bands else ''}</span> "
         for i, key in enumerate(order)
     )
     return (
-        f'<figure class="curve"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{attribute(_spoken(name, x, plain))}">\n'
+        f'<figure class="curve"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{attribute(_spoken(name, x, plain))}">\n'
         f"{''.join(inner)}</svg>\n<figcaption>{swatches}</figcaption></figure>\n"
     )
 

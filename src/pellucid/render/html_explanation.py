@@ -1,4 +1,4 @@
-"""An `Explanation` from top to bottom: question, predictions, methods side by side, evidence, notes, how it was computed."""
+"""An `Explanation` from top to bottom: prediction, notes, methods alone and side by side, evidence, computation."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def _side_by_side(result: Explanation) -> str:
         for r in scores
     )
     inner = (
-        f'<table class="values"><thead><tr><th scope=col>#</th><th scope=col>{escape(scores[0].axes[0])}</th>{head}</tr></thead><tbody>\n'
+        f'<table class="values"><thead><tr><th scope=col>#</th><th scope=col>{escape(scores[0].axes[0])}</th>'
+        f"{head}</tr></thead><tbody>\n"
         f"{''.join(lines)}</tbody></table>\n"
     )
     shown = f"{len(lines)} rows, each column on its own colour scale"

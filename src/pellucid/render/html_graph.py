@@ -91,7 +91,8 @@ def _drawing(result: Graph, edges: list[int], scale: float) -> str:
         )
     picture = (
         f'<svg class="graph" width="{width}" height="{height:.0f}" viewBox="0 0 {width} {height:.0f}" role="img" '
-        f'aria-label="Graph of {len(place)} nodes and {len(edges)} edges, listed in the table below">\n{"".join(parts)}</svg>\n'
+        f'aria-label="Graph of {len(place)} nodes and {len(edges)} edges, listed in the table below">\n'
+        f"{''.join(parts)}</svg>\n"
     )
     return wide(picture, "Graph", broad=True)
 

@@ -37,8 +37,9 @@ def shade(value: float, scale: float) -> str:
 
 
 def wide(inner: str, name: str, *, tall: bool = False, broad: bool = False) -> str:
-    """Return a region that scrolls by itself, by mouse, touch and keyboard; a `tall` one is no higher than the window, a `broad` one
-    reaches to its right edge.
+    """Return a region that scrolls by itself, by mouse, touch and keyboard.
+
+    A `tall` one is no higher than the window, a `broad` one may reach to its right edge.
     """
     kind = "wide" + (" tall" if tall else "") + (" broad" if broad else "")
     return f'<div class="{kind}" role="region" tabindex="0" aria-label="{attribute(name)}">\n{inner}</div>\n'
@@ -83,4 +84,5 @@ def bars(items: Sequence[tuple[str, float]], name: str) -> str:
             f'<tr><th scope=row>{escape(text)}</th><td class="track"><i style="width:{width:.2f}%"></i></td>'
             f"<td>{percent(share)}</td></tr>\n"
         )
-    return f'<table class="bars"><caption class="unseen">{escape(name)}</caption><tbody>\n{"".join(lines)}</tbody></table>\n'
+    caption = f'<caption class="unseen">{escape(name)}</caption>'
+    return f'<table class="bars">{caption}<tbody>\n{"".join(lines)}</tbody></table>\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -157,8 +158,8 @@ def _list(result: Scores) -> str:
     for i in shown:
         spread = "" if error is None else f"<td>± {write_error(float(error[i]))}</td>"
         lines.append(
-            f"<tr><td>{i}</td><th scope=row>{escape(labels[i])}</th><td{shade(values[i], scale)}>{write(values[i])}</td>"
-            f"{spread}</tr>\n"
+            f"<tr><td>{i}</td><th scope=row>{escape(labels[i])}</th>"
+            f"<td{shade(values[i], scale)}>{write(values[i])}</td>{spread}</tr>\n"
         )
     head = (
         f"<th scope=col>#</th><th scope=col>{escape(axis)}</th><th scope=col>{escape(result.unit or 'value')}</th>"
@@ -180,10 +181,8 @@ def _curve(result: Scores) -> str:
     points = np.arange(result.values.size, dtype=np.float64)
     labels = result.labels.get(axis, ())
     if labels:
-        try:
+        with contextlib.suppress(ValueError):  # names that are no numbers keep their order
             points = np.array([float(text) for text in labels])
-        except ValueError:
-            pass
     name = result.unit or "value"
     series = {"x": tuple(points), name: tuple(result.values)}
     if result.std_error is not None:

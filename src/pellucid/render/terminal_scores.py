@@ -118,8 +118,8 @@ def grid(result: Scores, width: int) -> RenderableType:
         table.add_row(styled(isolated(label(row_names[i], 24))), *cells)
     if len(rows) == values.shape[0] and len(columns) == values.shape[1]:
         return table
-    note = f"{len(rows)} of {values.shape[0]} rows and {len(columns)} of {values.shape[1]} columns, those with the largest values"
-    return Group(table, quiet(note))
+    note = f"{len(rows)} of {values.shape[0]} rows and {len(columns)} of {values.shape[1]} columns"
+    return Group(table, quiet(f"{note}, those with the largest values"))
 
 
 def _panels(result: Scores) -> list[RenderableType]:

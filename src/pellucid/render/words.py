@@ -26,7 +26,7 @@ MISSING = "▫"
 
 
 def visible(text: str, *, breaks: bool = False) -> str:
-    """Return text in which nothing is obeyed: control characters become signs, a line break ↵ (then one, if `breaks`)."""
+    """Return text in which nothing is obeyed: controls become signs, a line break ↵ (and a break, if `breaks`)."""
     if not breaks:
         return _OBEYED.sub(_sign, _BREAK.sub("↵", text))
     return "\n".join(_OBEYED.sub(_sign, line) for line in _BREAK.sub("↵\n", text).split("\n"))
@@ -138,7 +138,7 @@ def percent(share: float) -> str:
 
 
 def cost_line(provenance: Provenance, *, short: bool = False) -> str:
-    """Return "method · model · dtype on device · seconds · passes", leaving out what is not known; `short`: the last two."""
+    """Return "method · model · dtype on device · seconds · passes" as far as known; `short` gives the last two."""
     where = " on ".join(filter(None, (provenance.dtype, provenance.device)))
     parts = [] if short else [provenance.method, provenance.model, where, "; ".join(provenance.edits)]
     if provenance.seconds:

@@ -45,7 +45,7 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """Yield a session whose changes are committed when the block ends well, and undone otherwise.
 
-        In SQLite the lock for writing is taken at the start, so that a transaction that has read can always go on to write.
+        SQLite locks for writing at the start, so that a transaction that has read can always go on to write.
         """
         with self.explained("written"), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
@@ -63,7 +63,8 @@ class Database:
                     session.add(StoreRow(id=1, schema=SCHEMA))
                 elif row.schema > SCHEMA:
                     raise FileError(
-                        f"The store {self.name!r} has the format {row.schema}, and this version reads up to {SCHEMA}; update pellucid."
+                        f"The store {self.name!r} has the format {row.schema}, and this version reads up to {SCHEMA}; "
+                        "update pellucid."
                     )
 
     def close(self) -> None:
@@ -74,7 +75,8 @@ class Database:
         tables = set(inspect(connection).get_table_names())
         if tables and connection.dialect.name == "sqlite" and StoreRow.__tablename__ not in tables:
             raise FileError(
-                f"{self.name!r} is a database of another program (tables {sorted(tables)[:3]}); give the store a path of its own."
+                f"{self.name!r} is a database of another program (tables {sorted(tables)[:3]}); "
+                "give the store a path of its own."
             )
 
     @contextlib.contextmanager
@@ -96,13 +98,13 @@ class Database:
         low = reason.lower()
         if any(words in low for words in _BUSY):
             return ResourceError(
-                f"The store {self.name!r} could not be {action} for {self.patience:g} s, because another process is writing; "
-                "wait for it and call again, nothing that was saved is lost."
+                f"The store {self.name!r} could not be {action} for {self.patience:g} s, because another process is "
+                "writing; wait for it and call again, nothing that was saved is lost."
             )
         if any(words in low for words in _FULL):
             return ResourceError(
-                f"The store {self.name!r} could not be {action}, because there is no space left ({reason}); free space and run again, "
-                "nothing that was saved is lost."
+                f"The store {self.name!r} could not be {action}, because there is no space left ({reason}); "
+                "free space and run again, nothing that was saved is lost."
             )
         if any(words in low for words in _BROKEN):
             return FileError(
@@ -118,7 +120,7 @@ def _url(path_or_url: str) -> URL:
         path = Path(path_or_url)
         if path.is_dir():
             raise FileError(
-                f"The store {path_or_url!r} is a folder; give the path of a file, for example {str(path / 'store.db')!r}."
+                f"The store {path_or_url!r} is a folder; give a file, for example {str(path / 'store.db')!r}."
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

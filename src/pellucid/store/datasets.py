@@ -27,7 +27,7 @@ def map_dataset(
 ) -> Run:
     """Explain every item and keep each result as soon as it is there; call again after any interruption to go on.
 
-    A run killed at any moment loses nothing that was saved, and computes nothing twice but what was in flight. The run is
+    A run killed at any moment loses nothing that was saved, and computes nothing twice but what was in flight. It is
     known by `name`, `config` and the items themselves: other items are another run. Keys are the numbers of the items
     ("00000000", ...), or the keys of a mapping.
 
@@ -36,8 +36,8 @@ def map_dataset(
         name: the name of the run.
         config: plain values that decide the results, such as method, model and parameters.
         items: prompts or other plain values (text, numbers, lists, mappings), or a mapping from keys to any items.
-        explain: called with one item, returns its result or results; with `batch` > 1 called with a list of items, returns
-            a list with one result, or sequence of results, per item.
+        explain: called with one item, returns its result or results; with `batch` > 1 called with a list of items,
+            returns a list with one result, or sequence of results, per item.
         batch: how many items are computed and saved at once.
         progress: called with (items done, all items) at the start and after each batch.
 

@@ -59,7 +59,7 @@ class Run:
     def save_all(self, results: Mapping[str, Result | Sequence[Result]]) -> int:
         """Save several chunks in one transaction: all of them or none; return how many were new.
 
-        A chunk that another process saved first is kept as it is. Tensors are on disk before the transaction names them.
+        A chunk that another process saved first stays as it is. Tensors are on disk before the transaction names them.
 
         Raises:
             ResourceError: if the disk is full or the database stays locked; nothing was saved.

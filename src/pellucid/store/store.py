@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from pellucid.core import encoding
@@ -57,7 +57,7 @@ class Store:
             patience: seconds to wait for another process that is writing.
 
         Raises:
-            FileError: for a damaged file, a database of another program or a newer version, or a path that cannot be used.
+            FileError: for a damaged file, a database of another program or a newer version, or an unusable path.
             ResourceError: if the database stays locked, or the disk is full.
         """
         database = Database(os.fspath(path_or_url), patience)
@@ -84,7 +84,7 @@ class Store:
     def run(self, name: str, config: Mapping[str, Any]) -> Run:
         """Return the unfinished run of this name and configuration, or a new one.
 
-        The configuration is compared by its JSON, so it holds plain values; processes that ask at the same time get the same run.
+        The configuration is compared by its JSON, so it holds plain values. Processes that ask at once get one run.
         """
         document = encoding.encode_value(dict(config))
         written = encoding.dump(_sorted(document))
@@ -129,11 +129,13 @@ class Store:
             wanted = wanted.where(ResultRow.text.icontains(searchable(text), autoescape=True))
         yield from self._pages(wanted)
 
-    def _pages(self, wanted: Select[tuple[ResultRow, str, str]]) -> Iterator[Found]:
+    def _pages(self, wanted: Any) -> Iterator[Found]:
         last = 0
         while True:
             with self.database.reading() as session:
-                page = session.execute(wanted.where(ResultRow.id > last).order_by(ResultRow.id).limit(_PAGE)).all()
+                page: list[Any] = list(
+                    session.execute(wanted.where(ResultRow.id > last).order_by(ResultRow.id).limit(_PAGE))
+                )
             if not page:
                 return
             for row, key, run in page:

@@ -10,8 +10,10 @@ import torch
 from pellucid.core.axes import parse_site
 from pellucid.core.errors import InputError
 from pellucid.core.metadata import method
+from pellucid.core.pairs import Pair
 from pellucid.core.params import PromptLike, SiteName, TargetLike
 from pellucid.core.results import Evidence, Scores
+from pellucid.core.tokens import Tokens
 from pellucid.engine.capture import capture, expand, part_name
 from pellucid.engine.cone import score_edits
 from pellucid.engine.targets import resolve
@@ -19,23 +21,23 @@ from pellucid.models.edits import Edit
 
 
 @method(
-    rows=("MEC-1",), paper="arXiv:2202.05262", takes="pair", produces="scores", axes=("layer", "position"), needs=("activations",),
+    rows=("N-CI1",), paper="arXiv:2309.16042", takes="pair", produces="scores", axes=("layer", "position"), needs=("activations",),
     cost="(layers*positions+4)*F",
 )  # fmt: skip
 def activation_patching(
-    subject: object, clean: PromptLike, *, corrupt: PromptLike, target: TargetLike = None, contrast: int | str | None = None,
+    subject: object, clean: PromptLike | Pair, *, corrupt: PromptLike | None = None, target: TargetLike = None, contrast: int | str | None = None,
     site: SiteName = "resid_pre",
 ) -> Scores:  # fmt: skip
     """Score every place of a site by the change of the target when its clean value is put into the corrupted run.
 
     R[l, p] = f(corrupt with the value at layer l and position p taken from clean) - f(corrupt); positive means that the place carries what makes the clean answer. Heads, neurons and patterns have
-    their own axes: [layer, head, position], [layer, neuron, position], [layer, head, query]. Exact (Meng et al. 2022,
+    their own axes: [layer, head, position], [layer, neuron, position], [layer, head, query]. Exact (Zhang & Nanda 2023, arXiv:2309.16042; Meng et al. 2022,
     arXiv:2202.05262; Vig et al. 2020).
 
     Args:
         subject: the model, from `pellucid.load`.
-        clean: the prompt whose values are taken.
-        corrupt: the prompt that is patched; as many tokens as `clean`.
+        clean: the prompt whose values are taken, or a `Pair` of both prompts.
+        corrupt: the prompt that is patched; as many tokens as `clean`, unless a `Pair` aligns them.
         target: what to explain; None means what the model predicts on `clean`.
         contrast: the alternative to compare with.
         site: the part of a block, such as "resid_pre", "attn.z", "mlp.post" or "attn.pattern", in every layer.
@@ -44,31 +46,53 @@ def activation_patching(
         Scores [layer, position] or with the site's own axes; clean and corrupted scores are in the evidence.
 
     Raises:
-        InputError: prompts of different length.
+        InputError: prompts of different length without an alignment.
         SiteError: a site that the model lacks.
     """
-    good, bad = subject.encode(clean), subject.encode(corrupt)
-    if len(good) != len(bad):
-        raise InputError(
-            f"Patching needs prompts of equal length, but clean has {len(good)} tokens and corrupt {len(bad)}; rephrase one so that tokens line up."
-        )
+    pair = clean if isinstance(clean, Pair) else Pair(clean, corrupt)
+    good, bad = subject.encode(pair.clean), subject.encode(pair.corrupt)
+    moved = _aligned(pair, good, bad)
     readout = resolve(subject, good, target, contrast)
     names = expand(subject, part_name(subject, site))
     values = capture(subject, good, names)
+    values = {name: _realigned(value, name, moved, len(bad)) for name, value in values.items()}
     axes, shape = _grid(names[0], values[names[0]])
     edits = [
-        (Edit(name, "patch_from", values[name], {axis: index for axis, index in zip(axes, place, strict=True)}),)
+        (Edit(name, "patch_from", values[name], dict(zip(axes, place, strict=True))),)
         for name in names
         for place in itertools.product(*(range(size) for size in shape))
+        if place[-1] in moved
     ]
     scores = score_edits(subject, bad, readout, [(), *edits])[:, 0]
     best = score_edits(subject, good, readout, [()])[0, 0]
-    grid = (scores[1:] - scores[0]).reshape(len(names), *shape)
+    grid = np.zeros((len(names), *shape))
+    grid[..., sorted(moved)] = (scores[1:] - scores[0]).reshape(len(names), *shape[:-1], len(moved))
     return Scores(
         title=f"Activation patching at {site}", values=grid, axes=("layer", *axes), unit=readout.unit, tokens=bad, target=readout.description,
         sign="positive restores the clean answer", labels={"layer": tuple(str(i) for i in range(len(names)))},
         evidence=(_ends(best, scores[0]),),
     )  # fmt: skip
+
+
+def _aligned(pair: Pair, good: Tokens, bad: Tokens) -> dict[int, int]:
+    """Return which clean position goes to each corrupted position."""
+    if pair.alignment is not None:
+        return {there: here for here, there in pair.alignment if here < len(good) and there < len(bad)}
+    if len(good) != len(bad):
+        raise InputError(
+            f"Patching needs prompts of equal length, but clean has {len(good)} tokens and corrupt {len(bad)}; "
+            "rephrase one so that tokens line up, or pass Pair(clean, corrupt, alignment)."
+        )
+    return {position: position for position in range(len(good))}
+
+
+def _realigned(value: torch.Tensor, name: str, moved: dict[int, int], length: int) -> torch.Tensor:
+    """Put the clean values at the corrupted run's positions (places without a partner are never patched)."""
+    for dim, axis in enumerate(parse_site(name).axes):
+        if axis in ("position", "query", "key"):
+            index = torch.tensor([moved.get(position, 0) for position in range(length)], device=value.device)
+            value = value.index_select(dim, index)
+    return value
 
 
 def _grid(name: str, value: torch.Tensor) -> tuple[tuple[str, ...], tuple[int, ...]]:
