@@ -69,6 +69,8 @@ PROMPTS = {
 def test_a_prompt_that_cannot_be_used(name: str, method: str) -> None:
     prompt, *words = PROMPTS[name]
     subject = language_model()
+    if method == "explain" and name in ("no prompt", "number"):
+        return  # among the arguments of a wrong type, below
     if method == "explain":
         refused(lambda: pellucid.explain(subject, prompt), InputError, *words, subject=subject)  # type: ignore[arg-type]
     else:
@@ -118,7 +120,6 @@ TARGETS: dict[str, tuple[Callable[[], Any], Any, tuple[str, ...]]] = {
     "each with another length": (
         language_model, Target.continuation([5, 6], contrast=[7], each=True), ("same length", "2", "1", "each=True")
     ),
-    "surrogate": (language_model, "\udfff", ("surrogate",)),
     "unknown class": (classifier, "goo", ("goo", "did you mean 'good'")),
     "class out of range": (classifier, 3, ("3", "0 to 2")),
     "generation by a classifier": (classifier, Target.generated(3), ("generated", "classification")),
@@ -142,6 +143,10 @@ def test_a_target_that_the_model_does_not_have(name: str) -> None:
 
 def test_a_masked_model_without_a_mask_in_the_prompt() -> None:
     refused(lambda: attribute("the movie is good", masked()), TargetError, "[MASK]", subject=masked())
+
+
+def test_a_target_that_is_no_text() -> None:
+    refused(lambda: attribute(PROMPT, target="\udfff"), InputError, "target", "surrogate", subject=language_model())
 
 
 def test_a_contrast_given_twice() -> None:
@@ -183,6 +188,10 @@ def test_a_target_function_that_raises_is_shown_with_its_own_error() -> None:
     assert isinstance(error.__cause__, ZeroDivisionError)
 
 
+def without_pad() -> Any:
+    return pellucid.load(decoder(pad_token_id=None), decoder_tokenizer())
+
+
 MIXED_UP: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "prompt and subject, run": (lambda: pellucid.run("occlusion", PROMPT, language_model()), ("subject", "pellucid.load")),
     "a bare model": (lambda: pellucid.run("occlusion", language_model().model, PROMPT), ("subject", "pellucid.load")),
@@ -201,7 +210,7 @@ MIXED_UP: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "a baseline of another shape": (
         lambda: attribute(PROMPT, method="integrated_gradients", baseline=torch.zeros(5)), ("baseline", "5")
     ),
-    "a mask for a model without": (lambda: attribute([5, 6], pellucid.load(TINY["gpt2"]()), "occlusion", replacement="mask"), ("mask", "delete")),
+    "a mask for a model without": (lambda: attribute([5, 6], without_pad(), "occlusion", replacement="mask"), ("mask", "delete")),
     "prompts of unequal length": (
         lambda: pellucid.run("activation_patching", language_model(), [1, 5], corrupt=[1, 5, 6]), ("2 tokens", "3", "length")
     ),
@@ -264,10 +273,10 @@ def test_nan_weights_at_load_and_later() -> None:
     refused(patching, ModelError, "NaN", subject=subject)
 
 
-def test_a_wrong_device_or_dtype() -> None:
+def test_a_wrong_device_or_dtype(tmp_path: Path) -> None:
     refused(lambda: pellucid.load(decoder(), device="cuda:9"), ModelError, "cuda:9", "cpu")
     refused(lambda: pellucid.load(decoder(), device="gpu"), ModelError, "gpu", "cpu")
-    refused(lambda: pellucid.load("zoo:tiny-lm", dtype="float31"), ModelError, "float31")
+    refused(lambda: pellucid.load(saved(tmp_path), dtype="float31"), ModelError, "float31")
 
 
 def test_a_corrupted_safetensors_file(tmp_path: Path) -> None:

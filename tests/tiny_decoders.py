@@ -64,7 +64,9 @@ BUILD: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-def _factory(build: Callable[[], Any]) -> Callable[[], Any]:
+def factory(build: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that builds a model in evaluation mode, with telling random weights that are always the same."""
+
     def make() -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -86,4 +88,4 @@ def _widen(model: Any) -> None:
             parameter.data = torch.randn_like(parameter) * 0.7 * parameter.shape[-1] ** -0.5
 
 
-TINY_DECODERS: dict[str, Callable[[], Any]] = {name: _factory(build) for name, build in BUILD.items()}
+TINY_DECODERS: dict[str, Callable[[], Any]] = {name: factory(build) for name, build in BUILD.items()}

@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> int:
         print(f"No line of {arguments[0]} has one of the words {words}.", file=sys.stderr)
         return 2
     os.chdir(show.ROOT)
+    # The models here are tiny: further threads only wait for each other, for minutes on a busy machine.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     return 1 if show.run(lines, show.ROOT / "out" / "show" / arguments[0]) else 0
 
 

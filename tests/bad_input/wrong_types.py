@@ -21,6 +21,8 @@ CASES: dict[str, Case] = {
     "prompt and subject": (lambda: explained(PROMPT, language_model()), InputError, ("subject", "pellucid.load")),
     "a name for a subject": (lambda: explained("zoo:tiny-lm", PROMPT), InputError, ("subject", "pellucid.load")),
     "a bare model": (lambda: explained(language_model().model, PROMPT), InputError, ("subject", "pellucid.load")),
+    "no prompt": (lambda: explained(language_model(), None), InputError, ("prompt", "None")),
+    "a number for a prompt": (lambda: explained(language_model(), 7), InputError, ("prompt", "7")),
     "an unknown unit": (
         lambda: explained(language_model(), PROMPT, unit="wrod"), InputError, ("explain", "unit", "did you mean 'word'")
     ),

@@ -114,7 +114,7 @@ def test_retry_after_is_honoured(form: str) -> None:
     with connected(behaviour) as (fake, generator):
         generator.generate([Request("a")])
     waited = fake.times[1] - fake.times[0]
-    assert 1.0 if form == "date" else 1.2 <= waited < 4.0
+    assert (0.9 if form == "date" else 1.2) <= waited < 4.0
 
 
 def test_a_retry_after_beyond_all_patience_is_said() -> None:

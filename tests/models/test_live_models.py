@@ -46,8 +46,9 @@ def works(subject: Subject, model: Any, atol: float = 1e-5) -> None:
     assert not edited.row(SITE, 0).any()
     assert not torch.equal(edited.logits, output.logits)
     if "gradients" in subject.capabilities:
-        trace = forward(subject, ROWS, capture=["embed"], grad=True)
-        (gradient,) = torch.autograd.grad(trace.logits.float().sum(), trace.captured["embed"])
+        nudge = torch.zeros(len(ROWS[0].ids), 1, requires_grad=True)
+        trace = forward(subject.with_(Edit("blocks.0.resid_pre", "add", nudge)), ROWS[:1], grad=True)
+        (gradient,) = torch.autograd.grad(trace.logits.float().sum(), nudge)
         assert torch.isfinite(gradient).all()
         assert gradient.any()
 

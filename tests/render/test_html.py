@@ -10,6 +10,7 @@ import pytest
 
 from pellucid.core.errors import InputError
 from pellucid.core.results import Explanation, Result, Scores, Text
+from pellucid.core.tokens import Tokens
 from pellucid.render import colours
 from pellucid.render.html import page, style
 from pellucid.render.words import MISSING, visible
@@ -206,6 +207,22 @@ def test_an_explanation_shows_everything_in_order() -> None:
     assert places == sorted(places)
     nested = Explanation(title="outer", results=(explanation(),))
     assert "Side by side" in page(nested)
+
+
+def test_a_chat_is_shown_message_by_message_under_its_roles() -> None:
+    pieces = ("<|user|>", "What", " is", " it?", "<|end|>", "A", " city.")
+    chat = Tokens(
+        tuple(range(7)),
+        pieces,
+        (True, False, False, False, True, False, False),
+        "".join(pieces),
+        None,
+        ("", "user", "user", "user", "", "assistant", "assistant"),
+        (-1, 0, 0, 0, -1, 1, 1),
+    )
+    texts = [text for tag, _, text in Reader(page(Explanation(tokens=chat))).cells if tag == "p"]
+    start = texts.index("user")
+    assert texts[start : start + 4] == ["user", "What is it?", "assistant", "A city."]
 
 
 def test_text_has_contrast_on_every_shade_in_both_modes() -> None:

@@ -51,6 +51,7 @@ NUMERIC = frozenset(
 )
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _REPR_LENGTH = 2000
+_DATA: tuple[Any, ...] = (Result, *VALUES.values())
 
 KeepArray = Callable[[str, np.ndarray], Any]
 LoadArray = Callable[[Any], np.ndarray]
@@ -130,8 +131,8 @@ def _encode(value: Any, hint: Any, name: str, keep: KeepArray) -> Any:
         return {"$characters": [ord(c) for c in value]} if _PAIR.search(value) else str(value)
     if isinstance(value, np.ndarray):
         return _encode_array(value, hint, name, keep)
-    if isinstance(value, (Result, *VALUES.values())):
-        return _encode_dataclass(cast("Any", value), hint, keep)
+    if isinstance(value, _DATA):
+        return _encode_dataclass(value, hint, keep)
     if isinstance(value, Mapping):
         return _encode_mapping(cast("Mapping[Any, Any]", value), hint, keep)
     if _is_sequence(value):

@@ -143,8 +143,9 @@ def apply_edit(
         try:
             new = HOW[edit.how](chosen_value, edit, mesh)
         except (RuntimeError, IndexError) as error:
+            size = tuple(torch.as_tensor(edit.value).shape)
             raise EditError(
-                f"The edit {edit.describe()!r} has a value that does not fit the places of shape {tuple(chosen_value.shape)}: {error}; "
+                f"The edit {edit.describe()!r} has a value of the shape {size}, which does not fit the places of shape {tuple(chosen_value.shape)}; "
                 "give a value that broadcasts to that shape."
             ) from error
     else:

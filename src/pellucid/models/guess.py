@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pellucid.core.errors import LayoutError
+from pellucid.core.errors import LayoutError, PellucidError
 from pellucid.models.guess_row import row_text
 from pellucid.models.layout import Layout, Stack, has_submodule
 from pellucid.models.proofs import Proof, proofs
@@ -93,7 +93,7 @@ def _judge(subject: Subject) -> tuple[int, Proof | None]:
             if not proof.ok:
                 return passed, proof
             passed += 1
-    except (LayoutError, RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (PellucidError, RuntimeError, ValueError, KeyError, IndexError, TypeError) as error:
         return passed, Proof("the proofs can be run", 1, 0, False, str(error))
     return passed, None
 

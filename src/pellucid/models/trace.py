@@ -37,7 +37,8 @@ class Seen:
     def projects(self) -> bool:
         """Return whether this is one matrix (a Linear or Conv1D, whatever its class)."""
         weight = getattr(self.module, "weight", None)
-        return isinstance(weight, torch.Tensor) and weight.ndim == 2 and not list(self.module.children()) and self.gave is not None and self.given is not None
+        ran = self.gave is not None and self.given is not None and self.given.is_floating_point()
+        return ran and isinstance(weight, torch.Tensor) and weight.ndim == 2 and not list(self.module.children())
 
     @property
     def normalises(self) -> bool:

@@ -156,7 +156,8 @@ def _curves(evidence: Evidence) -> Part:
             low, high = evidence.curves.get(f"{name}_low"), evidence.curves.get(f"{name}_high")
             if low is not None and high is not None:
                 axes.fill_between(x, low, high, color=shade, alpha=0.2, linewidth=0)
-        axes.legend(fontsize=8, frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, frameon=False)
         axes.set_title(_escape(label(evidence.name.replace("_", " ").capitalize())), fontsize=10, loc="left")
 
     return 2.4, draw

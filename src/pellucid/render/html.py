@@ -17,7 +17,7 @@ from pellucid.render.html_graph import graph
 from pellucid.render.html_parts import escape, quiet, table
 from pellucid.render.html_plain import examples, learned, rows, text, weight_edit
 from pellucid.render.html_scores import scores
-from pellucid.render.words import cost_line, evidence_mark, method_name, number_format, pairs, plain, title
+from pellucid.render.words import common_format, cost_line, evidence_mark, method_name, pairs, plain, title
 
 VIEWS: dict[str, Callable[[Any], str]] = {
     "Scores": scores,
@@ -84,7 +84,7 @@ def _check(check: Evidence) -> str:
     verdict = evidence_mark(check)
     mark = f'<span class="{"good" if check.ok else "short"}">{verdict}</span> ' if verdict else ""
     head = f"<p>{mark}<b>{escape(method_name(check.name))}.</b> {escape(check.summary)}</p>\n"
-    write = number_format(max((abs(v) for v in check.values.values()), default=0.0), sign=False)
+    write = common_format(check.values.values())
     matrix = pairs(list(check.values))
     if matrix is not None and len(matrix) > 1:
         sides = list(dict.fromkeys(name for pair in matrix for name in pair))

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from pellucid.core.results import Evidence, Explanation, Result, Scores
+from pellucid.core.tokens import Tokens
 from pellucid.render.colours import largest
-from pellucid.render.html_parts import bars, escape, folded, paragraphs, shade, wide
+from pellucid.render.html_parts import bars, escape, folded, paragraphs, quiet, shade, wide
 from pellucid.render.html_scores import TEXT_AXES
 from pellucid.render.words import exact, method_name, names, number_format, title
 
@@ -24,8 +25,8 @@ def explanation(
 ) -> str:
     """Return the whole view; `part`, `evidence` and `computed` draw the pieces that every kind shares."""
     parts = []
-    if result.tokens is not None and result.tokens.text:
-        parts.append(_section("The prompt", paragraphs(result.tokens.text)))
+    if result.tokens is not None:
+        parts.append(_section("The prompt", _prompt(result.tokens)))
     asked = f"<p>What was explained: <b>{escape(result.target)}</b></p>\n" if result.target else ""
     if result.predictions or result.continuation or asked:
         predicted = (
@@ -58,6 +59,20 @@ def explanation(
         )
     )
     return "".join(parts)
+
+
+def _prompt(tokens: Tokens) -> str:
+    """Return the text of the prompt; of a chat, message by message under its role."""
+    if len(tokens.message) != len(tokens) or not any(tokens.roles):
+        return paragraphs(tokens.text) if tokens.text else ""
+    messages: dict[int, list[int]] = {}
+    for position, message in enumerate(tokens.message):
+        if message >= 0:  # the others belong to the template
+            messages.setdefault(message, []).append(position)
+    return "".join(
+        quiet(tokens.roles[places[0]]) + paragraphs("".join(tokens.pieces[place] for place in places))
+        for places in messages.values()
+    )
 
 
 def _section(heading: str, inner: str) -> str:

@@ -20,6 +20,7 @@ from pellucid.render import terminal_kinds
 from pellucid.render.terminal_parts import bar, quiet, sparkline, styled
 from pellucid.render.terminal_scores import scores
 from pellucid.render.words import (
+    common_format,
     cost_line,
     evidence_mark,
     isolated,
@@ -158,7 +159,7 @@ def _check(check: Evidence) -> RenderableType:
     line.append(": " + prose(check.summary))
     parts: list[RenderableType] = [line]
     if check.values:
-        write = number_format(max(abs(v) for v in check.values.values()), sign=False)
+        write = common_format(check.values.values())
         parts.append(
             quiet("  " + " · ".join(f"{label(k.replace('_', ' '))} {write(v)}" for k, v in check.values.items()))
         )

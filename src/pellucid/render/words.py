@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from pellucid.core.results import Evidence, Provenance, Result, Scores
 from pellucid.core.tables import axis_labels
+from pellucid.render.colours import largest
 
 # Everything that a terminal or a page would obey instead of showing: controls, line and paragraph separators, bidi
 # controls, invisible format characters, tag characters, halves of surrogate pairs, noncharacters.
@@ -67,6 +68,11 @@ def number_format(scale: float, *, digits: int = 4, sign: bool = True) -> Callab
         return lambda value: _number(value, f"{plus}.{digits - 1}e")
     decimals = max(0, digits - 1 - math.floor(math.log10(scale))) if scale else 1
     return lambda value: _number(value, f"{plus}.{min(decimals, 8)}f")
+
+
+def common_format(values: Iterable[float]) -> Callable[[float], str]:
+    """Return a function that writes several numbers without sign and with equal decimals."""
+    return number_format(largest(np.array([float(value) for value in values])), sign=False)
 
 
 def exact(value: float) -> str:

@@ -36,7 +36,7 @@ The system message is optional; the two it was trained on are "Answer in one wor
 
 ## Make it again
 
-    python -m pellucid.zoo.train_tiny_lm --out DIR
+    python -m pellucid.zoo.train_tiny_lm --steps {steps} --seed {seed} --out DIR
 """
 
 
