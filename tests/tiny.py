@@ -1,4 +1,4 @@
-"""Tiny random models of every supported architecture: `TINY[name]()` builds one, in evaluation mode, always the same."""
+"""Tiny random models of every supported architecture: `TINY[name]()` builds one in evaluation mode, always the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from tests.state import model_state
 from tests.tiny_decoders import TINY_DECODERS
+
+__all__ = ["TINY", "model_state"]
 
 
 def _others(module: str, name: str) -> dict[str, Callable[[], Any]]:

@@ -17,7 +17,12 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding, apply_rotary_pos_emb, eager_attention_forward
+from transformers.models.llama.modeling_llama import (
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
 
 from pellucid.models.layout import Layout, row_layout
 from pellucid.models.taps import Heads, Tap
@@ -29,7 +34,7 @@ class UnseenConfig(LlamaConfig):
 
 
 class Mixer(nn.Module):
-    def __init__(self, config: UnseenConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config, self.is_causal = config, True
         self.width = config.head_dim
@@ -39,7 +44,9 @@ class Mixer(nn.Module):
         self.query = nn.Linear(config.hidden_size, config.num_attention_heads * self.width, bias=False)
         self.merge = nn.Linear(config.num_attention_heads * self.width, config.hidden_size, bias=False)
 
-    def forward(self, stream: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, stream: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor | None
+    ) -> torch.Tensor:
         shape = (*stream.shape[:-1], -1, self.width)
         query, key, value = (part(stream).view(shape).transpose(1, 2) for part in (self.query, self.key_, self.val))
         query, key = apply_rotary_pos_emb(query, key, *turns)
@@ -68,7 +75,9 @@ class Storey(nn.Module):
         self.even_a = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.even_b = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, stream: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, stream: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor | None
+    ) -> torch.Tensor:
         stream = stream + self.mixer(self.even_a(stream), turns, mask)
         return stream + self.ffn(self.even_b(stream))
 
@@ -102,7 +111,9 @@ class UnseenModel(UnseenPreTrained):
         stream = self.tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
             position_ids = torch.arange(stream.shape[1], device=stream.device)[None]
-        mask = create_causal_mask(config=self.config, inputs_embeds=stream, attention_mask=attention_mask, past_key_values=None)
+        mask = create_causal_mask(
+            config=self.config, inputs_embeds=stream, attention_mask=attention_mask, past_key_values=None
+        )
         turns = self.turning(stream, position_ids)
         for storey in self.torso:
             stream = storey(stream, turns, mask)
@@ -129,7 +140,9 @@ class UnseenForCausalLM(UnseenPreTrained, GenerationMixin):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
     ) -> CausalLMOutputWithPast:
-        return CausalLMOutputWithPast(logits=self.speak(self.body(input_ids, attention_mask, position_ids, inputs_embeds).last_hidden_state))
+        return CausalLMOutputWithPast(
+            logits=self.speak(self.body(input_ids, attention_mask, position_ids, inputs_embeds).last_hidden_state)
+        )
 
 
 AutoConfig.register("unseen", UnseenConfig, exist_ok=True)
@@ -158,12 +171,17 @@ def _broken(name: str, **changes: Any) -> Callable[[], tuple[Any, Layout]]:
 BROKEN: dict[str, Callable[[], tuple[Any, Layout]]] = {
     "attn.out taps a norm": _broken("llama", taps={"attn.out": Tap("input_layernorm")}),
     "q and k are swapped in the joint projection": _broken(
-        "gpt2", taps={"attn.q": Tap("attn.c_attn", fused="concat", part="k"), "attn.k": Tap("attn.c_attn", fused="concat", part="q")}
+        "gpt2",
+        taps={
+            "attn.q": Tap("attn.c_attn", fused="concat", part="k"),
+            "attn.k": Tap("attn.c_attn", fused="concat", part="q"),
+        },
     ),
     "resid_mid taps the other norm": _broken("llama", taps={"resid_mid": Tap("input_layernorm", "input", stream=True)}),
     "the head count is wrong": _broken("neox-sequential", heads=Heads(8, 8, 4)),
     "heads are laid out one after the other": _broken(
-        "neox-sequential", taps={f"attn.{part}": Tap("attention.query_key_value", fused="concat", part=part) for part in "qkv"}
+        "neox-sequential",
+        taps={f"attn.{part}": Tap("attention.query_key_value", fused="concat", part=part) for part in ("q", "k", "v")},
     ),
     "an edit of resid_mid misses the skip connection": _broken("gpt2", taps={"resid_mid": Tap("ln_2", "input")}),
     "gate and up are swapped": _broken("llama", taps={"mlp.gate": Tap("mlp.up_proj"), "mlp.up": Tap("mlp.gate_proj")}),

@@ -14,7 +14,9 @@ from typing import Any
 
 from scripts.show import ROOT, Shown, line
 
-MANY_STEPS = 20_000  # far more work than the time after which it is interrupted
+# Far more work than the time after which it is interrupted.
+LONG = "The capital of France is a city that my old friend Anna saw when she went to the market with Tom"
+MANY = 5_000
 CLEAR = "a PellucidError of one sentence that says what to do; model unchanged"
 
 
@@ -137,7 +139,7 @@ def corrupted_result(out: Path) -> Shown:
     content = bytearray(tensors.read_bytes())
     content[-1] ^= 0xFF
     tensors.write_bytes(content)
-    return refused(lambda: pellucid.open(folder), "tensors.safetensors")
+    return refused(lambda: pellucid.open(folder), "tensors", "save again")
 
 
 NO_SPACE = """
@@ -184,7 +186,7 @@ def interrupted(out: Path) -> Shown:
     start = time.perf_counter()
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
-        pellucid.run("integrated_gradients", subject, prompt, steps=MANY_STEPS)
+        pellucid.run("shapley_values", subject, LONG, permutations=MANY)
         stopped = "was not stopped"
     except (KeyboardInterrupt, Cancelled) as error:
         stopped = type(error).__name__
@@ -205,13 +207,13 @@ def interrupted_command(out: Path) -> Shown:
     folder = out / "interrupted"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    command = [sys.executable, "-m", "pellucid", "run", "integrated_gradients", "The capital of France is", "--steps"]
+    command = [sys.executable, "-m", "pellucid", "run", "shapley_values", LONG, "--permutations"]
     start = time.perf_counter()
-    short = subprocess.run([*command, "8"], capture_output=True, text=True, cwd=ROOT, check=False)
+    short = subprocess.run([*command, "2"], capture_output=True, text=True, cwd=ROOT, check=False)
     seconds = time.perf_counter() - start
     if short.returncode:
         return Shown(f"a short run ends with status {short.returncode}: {short.stderr.strip()[-120:]}", False)
-    command += [str(MANY_STEPS), "--html", str(folder / "page.html"), "--save", str(folder / "saved")]
+    command += [str(MANY), "--html", str(folder / "page.html"), "--save", str(folder / "saved")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     time.sleep(seconds + 1)
     early = process.poll()

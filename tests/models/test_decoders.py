@@ -40,7 +40,9 @@ def test_all_proofs_pass(name: str, dtype: torch.dtype) -> None:
     assert changed(before, model_state(subject.model)) == []
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3-moe", "phi3", "falcon-new", "falcon-sequential", "falcon-alibi", "opt", "neox-parallel"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3-moe", "phi3", "falcon-new", "falcon-sequential", "falcon-alibi", "opt", "neox-parallel"]
+)
 def test_proofs_pass_when_loaded_with_eager_attention(name: str) -> None:
     assert [p for p in proofs(_subject(name, "eager", torch.float64)) if not p.ok] == []
 
@@ -55,7 +57,9 @@ def test_patterns_are_those_that_the_model_returns(name: str) -> None:
     for layer in range(layers):
         pattern = output.row(f"blocks.{layer}.attn.pattern", 0)
         torch.testing.assert_close(pattern, native[layer][0].detach(), atol=2e-6, rtol=1e-5)
-        torch.testing.assert_close(output.row(f"blocks.{layer}.attn.scores", 0).softmax(-1), pattern, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            output.row(f"blocks.{layer}.attn.scores", 0).softmax(-1), pattern, atol=2e-6, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", ["falcon-new", "falcon-multi-query", "falcon-sequential", "mistral-sliding", "gpt2"])
@@ -77,7 +81,9 @@ def test_rotated_queries_and_keys_give_the_scores(name: str) -> None:
     repeat = q.shape[1] // k.shape[1]
     expected = torch.einsum("qhd,khd->hqk", q_rot, k_rot.repeat_interleave(repeat, 1)) * scaling
     below = torch.ones(len(IDS), len(IDS)).tril().bool()
-    torch.testing.assert_close(scores[:, below][:, -1], expected[:, below][:, -1])  # the last row sees itself in every family
+    torch.testing.assert_close(
+        scores[:, below][:, -1], expected[:, below][:, -1]
+    )  # the last row sees itself in every family
     same_length = torch.allclose(q.norm(dim=-1), q_rot.norm(dim=-1), rtol=1e-4)
     assert same_length == (name in ("llama", "granite", "neox-parallel"))  # the others norm q before they rotate it
     assert not torch.allclose(q, q_rot)
@@ -85,7 +91,8 @@ def test_rotated_queries_and_keys_give_the_scores(name: str) -> None:
 
 def submodule_scaling(subject: Any) -> float:
     block = subject.model.base_model.layers[1]
-    return float(getattr(block, "self_attn", getattr(block, "attention", None)).scaling)
+    attention: Any = getattr(block, "self_attn", None) or block.attention
+    return float(attention.scaling)
 
 
 def test_a_sliding_window_hides_old_positions() -> None:
@@ -93,11 +100,15 @@ def test_a_sliding_window_hides_old_positions() -> None:
     pattern = output.row("blocks.0.attn.pattern", 0)
     distance = torch.arange(len(IDS))[:, None] - torch.arange(len(IDS))[None]
     inside = (distance >= 0) & (distance < 3)
-    assert bool((pattern[:, inside] > 0).all()) and bool((pattern[:, ~inside] == 0).all())
+    assert bool((pattern[:, inside] > 0).all())
+    assert bool((pattern[:, ~inside] == 0).all())
 
 
 def test_norms_after_sub_layers_count_inside_the_contribution() -> None:
-    for name, norms in (("gemma2", ("post_attention_layernorm", "post_feedforward_layernorm")), ("olmo2", ("post_attention_layernorm", "post_feedforward_layernorm"))):
+    for name, norms in (
+        ("gemma2", ("post_attention_layernorm", "post_feedforward_layernorm")),
+        ("olmo2", ("post_attention_layernorm", "post_feedforward_layernorm")),
+    ):
         subject = _subject(name)
         parts = ("attn.out_raw", "attn.out", "mlp.out_raw", "mlp.out")
         output = forward(subject, [Row(IDS)], capture=[f"blocks.0.{part}" for part in parts])
@@ -120,7 +131,10 @@ def test_an_edit_of_the_router_changes_the_choice_of_experts(name: str, grouped:
     output = forward(subject, rows, capture=[site, norm_in, "blocks.1.mlp.out"])
     block = subject.model.model.layers[1]
     hidden = block.post_attention_layernorm(output.row(norm_in, 1))[4:5]
-    torch.testing.assert_close(output.row(site, 0), torch.nn.functional.linear(block.post_attention_layernorm(output.row(norm_in, 0)), block.mlp.gate.weight))
+    torch.testing.assert_close(
+        output.row(site, 0),
+        torch.nn.functional.linear(block.post_attention_layernorm(output.row(norm_in, 0)), block.mlp.gate.weight),
+    )
     torch.testing.assert_close(output.row(site, 1)[4], wanted)
     weights = wanted.softmax(-1)[[2, 0]]
     if getattr(block.mlp.gate, "norm_topk_prob", True):

@@ -17,7 +17,9 @@ from pellucid.models.proofs import proofs
 from pellucid.models.subject import Subject
 from tests.tiny_encoders import BERT, TINY_ENCODERS, tiny
 
-ENCODER_DECODERS = [name for name in TINY_ENCODERS if name.split("-")[0] in ("t5", "bart", "marian") and name != "t5-encoder"]
+ENCODER_DECODERS = [
+    name for name in TINY_ENCODERS if name.split("-")[0] in ("t5", "bart", "marian") and name != "t5-encoder"
+]
 ENCODERS = [name for name in TINY_ENCODERS if name not in ENCODER_DECODERS]
 LONG, SHORT = (5, 17, 33, 8, 60, 41), (9, 12, 50)
 
@@ -62,8 +64,11 @@ def test_residuals_are_the_hidden_states_that_the_model_reports(name: str) -> No
     output = forward(subject, rows(subject), capture=sites)
     for i, row in enumerate(rows(subject)):
         hidden = native(subject, row, output_hidden_states=True).hidden_states
-        # Before a final norm the last entry is not the residual, and ALBERT reports one entry per layer, not per inner group.
-        for site, state in list(zip(sites, hidden, strict=True))[: layers + ("norm" not in str(subject.need_layout().stacks[""].final_norm))]:
+        # Before a final norm the last entry is not the residual, and ALBERT reports one entry per layer, not per
+        # inner group.
+        for site, state in list(zip(sites, hidden, strict=True))[
+            : layers + ("norm" not in str(subject.need_layout().stacks[""].final_norm))
+        ]:
             torch.testing.assert_close(output.row(site, i), state[0], rtol=0, atol=1e-12)
 
 
@@ -139,7 +144,9 @@ def test_blocks_of_albert_are_calls_in_the_order_of_the_run() -> None:
     groups = subject.model.albert.encoder.albert_layer_groups
     assert subject.layers == 8
     order = [groups[g].albert_layers[inner].ffn for g in (0, 0, 1, 1) for inner in (0, 1)]
-    output = forward(subject, [Row(LONG)], capture=[f"blocks.{n}.{part}" for n in range(8) for part in ("resid_mid", "mlp.up")])
+    output = forward(
+        subject, [Row(LONG)], capture=[f"blocks.{n}.{part}" for n in range(8) for part in ("resid_mid", "mlp.up")]
+    )
     for n, ffn in enumerate(order):
         torch.testing.assert_close(ffn(output.row(f"blocks.{n}.resid_mid", 0)), output.row(f"blocks.{n}.mlp.up", 0))
 
@@ -157,7 +164,9 @@ def test_a_padding_token_inside_a_prompt_does_not_shift_the_positions_of_roberta
     ids = (5, pad, 17, 33)
     found = forward(subject, [Row(ids), Row(LONG)]).logits[0, : len(ids)]
     with torch.no_grad():
-        expected = subject.model(input_ids=torch.tensor([ids]), position_ids=torch.arange(pad + 1, pad + 5)[None]).last_hidden_state[0]
+        expected = subject.model(
+            input_ids=torch.tensor([ids]), position_ids=torch.arange(pad + 1, pad + 5)[None]
+        ).last_hidden_state[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert subject.max_length == 64 - pad - 1
 
@@ -210,7 +219,8 @@ CLASSIFIERS = {
         "LlamaForSequenceClassification", "LlamaConfig", hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, vocab_size=100, max_position_embeddings=64, num_labels=3,
     ),
-    "gpt2": tiny("GPT2ForSequenceClassification", "GPT2Config", n_embd=32, n_layer=2, n_head=4, vocab_size=100, n_positions=64, num_labels=3),
+    "gpt2": tiny("GPT2ForSequenceClassification", "GPT2Config", n_embd=32, n_layer=2, n_head=4, vocab_size=100,
+    n_positions=64, num_labels=3),
 }  # fmt: skip
 
 

@@ -35,7 +35,11 @@ def test_setting_a_site_to_its_own_value_changes_nothing(name: str) -> None:
     sites = _sites(subject)
     plain = forward(subject, [Row(IDS)], capture=sites)
     rows = [Row(IDS, edits=(Edit(site, "set", plain.row(site, 0)),)) for site in sites]
-    rows += [Row(IDS, edits=(Edit(site, "patch_from", plain.row(site, 0), where={"position": 3}),)) for site in sites if not site.endswith(("scores", "pattern"))]
+    rows += [
+        Row(IDS, edits=(Edit(site, "patch_from", plain.row(site, 0), where={"position": 3}),))
+        for site in sites
+        if not site.endswith(("scores", "pattern"))
+    ]
     found = forward(subject, rows).logits
     torch.testing.assert_close(found, plain.logits.expand_as(found), atol=2e-6, rtol=1e-5)
 
@@ -53,10 +57,14 @@ def test_gradients_at_captured_values_are_those_of_an_added_vector(name: str) ->
     assert max(float(g.abs().max()) for g in wanted) > 0.1
     for site, found, expected in zip(sites, seen, wanted, strict=True):
         # Scores that are masked do not matter, and the two ways of differentiating them may differ.
-        torch.testing.assert_close(found[0], expected, atol=1e-7, rtol=1e-6, msg=lambda text, site=site: f"{site}: {text}")
+        torch.testing.assert_close(
+            found[0], expected, atol=1e-7, rtol=1e-6, msg=lambda text, site=site: f"{site}: {text}"
+        )
 
 
-@pytest.mark.parametrize(("name", "path"), [("llama", "self_attn.o_proj"), ("gpt2", "attn.c_proj"), ("falcon-new", "self_attention.dense")])
+@pytest.mark.parametrize(
+    ("name", "path"), [("llama", "self_attn.o_proj"), ("gpt2", "attn.c_proj"), ("falcon-new", "self_attention.dense")]
+)
 def test_zeroing_a_head_is_the_projection_of_the_other_heads(name: str, path: str) -> None:
     subject = _subject(name)
     capture = ["blocks.1.attn.z", "blocks.1.attn.out"]
@@ -74,7 +82,9 @@ def test_patching_a_residual_equals_running_the_blocks_by_hand() -> None:
     body = subject.model.model
     clean, corrupt = Row(IDS), (9, 8, 3, 4, 5)
     given = forward(subject, [clean], capture=["blocks.1.resid_pre"]).row("blocks.1.resid_pre", 0)
-    found = forward(subject, [Row(corrupt, edits=(Edit("blocks.1.resid_pre", "patch_from", given, where={"position": 2}),))]).logits
+    found = forward(
+        subject, [Row(corrupt, edits=(Edit("blocks.1.resid_pre", "patch_from", given, where={"position": 2}),))]
+    ).logits
     with torch.no_grad():
         stream = body.embed_tokens(torch.tensor([corrupt]))
         turns = body.rotary_emb(stream, torch.arange(5)[None])
@@ -94,7 +104,9 @@ def test_an_edit_between_attention_and_feed_forward_moves_the_skip_connection_to
     shift = torch.linspace(-1, 1, 32)
     capture = [f"blocks.{last}.{part}" for part in ("resid_mid", "mlp.out", "resid_post")]
     plain = forward(subject, [Row(IDS)], capture=capture)
-    edited = forward(subject, [Row(IDS, edits=(Edit(capture[0], "add", shift, where={"position": 1}),))], capture=capture)
+    edited = forward(
+        subject, [Row(IDS, edits=(Edit(capture[0], "add", shift, where={"position": 1}),))], capture=capture
+    )
     torch.testing.assert_close(edited.row(capture[0], 0)[1], plain.row(capture[0], 0)[1] + shift)
     torch.testing.assert_close(edited.row(capture[2], 0), edited.row(capture[0], 0) + edited.row(capture[1], 0))
     assert torch.equal(edited.row(capture[2], 0)[[0, 2, 3, 4]], plain.row(capture[2], 0)[[0, 2, 3, 4]])
@@ -106,7 +118,9 @@ def test_edits_in_a_batch_of_unequal_rows_equal_one_by_one_on_either_side_of_the
     rows = [
         Row(IDS, edits=(Edit("blocks.0.resid_pre", "add", add, where={"position": -1}),)),
         Row(IDS[:2], edits=(Edit("blocks.1.attn.pattern", "zero", where={"head": 1, "query": 1, "key": 0}),)),
-        Row((*IDS, 4, 5, 6), edits=(Edit("blocks.0.attn.q", "scale", 3.0, where={"position": [2, 4], "head": [0, 3]}),)),
+        Row(
+            (*IDS, 4, 5, 6), edits=(Edit("blocks.0.attn.q", "scale", 3.0, where={"position": [2, 4], "head": [0, 3]}),)
+        ),
         Row(IDS[:3]),
     ]
     capture = ["blocks.1.resid_post", "blocks.1.attn.pattern"]
@@ -124,7 +138,10 @@ def test_edits_in_a_batch_of_unequal_rows_equal_one_by_one_on_either_side_of_the
 def test_negative_positions_count_from_the_end_of_the_prompt() -> None:
     subject = _subject()
     edit = Edit("blocks.0.resid_pre", "zero", where={"position": -1})
-    rows = [Row(IDS, edits=(edit,), prompt_length=3), Row(IDS, edits=(Edit("blocks.0.resid_pre", "zero", where={"position": 2}),))]
+    rows = [
+        Row(IDS, edits=(edit,), prompt_length=3),
+        Row(IDS, edits=(Edit("blocks.0.resid_pre", "zero", where={"position": 2}),)),
+    ]
     output = forward(subject, rows, capture=["blocks.0.resid_pre"])
     assert torch.equal(output.logits[0], output.logits[1])
     assert [bool((p == 0).all()) for p in output.row("blocks.0.resid_pre", 0)] == [False, False, True, False, False]
@@ -166,11 +183,16 @@ def test_named_edits_do_what_they_say() -> None:
     for how, value in expected.items():
         torch.testing.assert_close(new[how][[1, 3]], value[[1, 3]], msg=how)
     torch.testing.assert_close(new["add"][[1, 3]], old[[1, 3]] + pool[:2])
-    assert any(torch.equal(new["resample"][1], drawn) for drawn in pool) and torch.equal(new["resample"][1], new["resample"][3])
+    assert any(torch.equal(new["resample"][1], drawn) for drawn in pool)
+    assert torch.equal(new["resample"][1], new["resample"][3])
     for how, value in new.items():
         assert torch.equal(value[[0, 2, 4]], old[[0, 2, 4]]), how
-    draws = [forward(subject, [Row(IDS, edits=(Edit(site, "resample", pool, seed=s),))], capture=[site]).row(site, 0)[0] for s in (3, 3, *range(9))]
-    assert torch.equal(draws[0], draws[1]) and len({float(d[0]) for d in draws}) > 2
+    draws = [
+        forward(subject, [Row(IDS, edits=(Edit(site, "resample", pool, seed=s),))], capture=[site]).row(site, 0)[0]
+        for s in (3, 3, *range(9))
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert len({float(d[0]) for d in draws}) > 2
 
 
 def test_a_neuron_and_a_dimension_are_edited_alone() -> None:
@@ -206,7 +228,9 @@ def test_edits_at_one_site_come_in_the_order_given_and_the_subjects_come_first()
 
 
 def test_gradients_reach_the_parameters_of_an_edit() -> None:
-    subject = _subject(dtype=torch.float64)
+    subject = _subject(
+        "neox-sequential", torch.float64
+    )  # Llama rounds its norms to float32, which differences would see
     vector = (torch.randn(32, dtype=torch.float64) * 0.1).requires_grad_()
 
     def score(by: torch.Tensor, grad: bool) -> torch.Tensor:
@@ -236,7 +260,10 @@ def test_an_edit_that_raises_leaves_the_model_as_it_was(site: str) -> None:
     subject.model.model.layers[0].train()
     before, rng = model_state(subject.model), torch.get_rng_state()
     plain = forward(subject, [Row(IDS)]).logits
-    for bad, message in ((Edit(site, _raise), "ZeroDivisionError"), (Edit(site, lambda value, context: value[:1]), "same shape")):
+    for bad, message in (
+        (Edit(site, _raise), "ZeroDivisionError"),
+        (Edit(site, lambda value, context: value[:1]), "same shape"),
+    ):
         with pytest.raises(EditError, match=message):
             forward(subject, [Row(IDS, edits=(bad,))])
     assert changed(before, model_state(subject.model)) == []
@@ -273,7 +300,11 @@ def test_wrong_edits_fail_where_they_are_written() -> None:
 
 def test_threads_with_different_edits_on_one_model_get_what_each_gets_alone() -> None:
     subject = _subject("mixtral")
-    edits = (Edit("blocks.0.attn.pattern", "scale", 0.5), Edit("blocks.1.router", "scale", -1.0), Edit("blocks.0.resid_mid", "add", 1.0))
+    edits = (
+        Edit("blocks.0.attn.pattern", "scale", 0.5),
+        Edit("blocks.1.router", "scale", -1.0),
+        Edit("blocks.0.resid_mid", "add", 1.0),
+    )
     alone = [forward(subject, [Row(IDS, edits=(edit,))]).logits for edit in edits]
     wrong: list[int] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -19,14 +20,21 @@ from tests.state import changed, model_state
 from tests.tiny_decoders import TINY_DECODERS, factory
 from tests.unseen import BROKEN, unseen
 
-BERT = BertConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=100, max_position_embeddings=64)
+BERT = BertConfig(
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    vocab_size=100,
+    max_position_embeddings=64,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_renamed_llama_is_guessed_and_proved(dtype: torch.dtype) -> None:
     model = unseen().to(dtype)
     before = model_state(model)
-    subject = subject_of(model, None, name="unseen")
+    subject: Any = subject_of(model, None, name="unseen")
     assert changed(before, model_state(model)) == []
     assert subject.layout.source == "guess"
     assert all(proof.ok for proof in proofs(subject))
@@ -34,10 +42,19 @@ def test_a_renamed_llama_is_guessed_and_proved(dtype: torch.dtype) -> None:
     assert (stack.blocks, stack.attention, stack.embed_token, stack.final_norm) == ("torso", "mixer", "tokens", "crown")
     assert (stack.heads.query, stack.heads.key_value, stack.heads.width) == (4, 2, 8)
     assert {part: tap.module for part, tap in stack.taps.items()} == {
-        "resid_pre": "", "attn.q": "mixer.query", "attn.k": "mixer.key_", "attn.v": "mixer.val", "attn.z": "mixer.merge",
-        "attn.out": "mixer.merge", "resid_mid": "even_b", "mlp.gate": "ffn.second", "mlp.up": "ffn.first", "mlp.post": "ffn.back",
-        "mlp.out": "ffn", "resid_post": "",
-    }  # fmt: skip
+        "resid_pre": "",
+        "attn.q": "mixer.query",
+        "attn.k": "mixer.key_",
+        "attn.v": "mixer.val",
+        "attn.z": "mixer.merge",
+        "attn.out": "mixer.merge",
+        "resid_mid": "even_b",
+        "mlp.gate": "ffn.second",
+        "mlp.up": "ffn.first",
+        "mlp.post": "ffn.back",
+        "mlp.out": "ffn",
+        "resid_post": "",
+    }
 
 
 def test_a_guessed_model_can_be_edited() -> None:
@@ -46,25 +63,34 @@ def test_a_guessed_model_can_be_edited() -> None:
     edit = Edit("blocks.1.attn.z", "zero", where={"head": 2})
     output = forward(subject, [Row((5, 6, 7, 8), edits=(edit,))], capture=["blocks.1.attn.z", "blocks.1.attn.out"])
     z = output.row("blocks.1.attn.z", 0)
-    assert float(z[:, 2].abs().max()) == 0 and float(z[:, 1].abs().min()) > 0
-    torch.testing.assert_close(model.body.torso[1].mixer.merge(z.flatten(1)).detach(), output.row("blocks.1.attn.out", 0))
+    assert float(z[:, 2].abs().max()) == 0
+    assert float(z[:, 1].abs().min()) > 0
+    torch.testing.assert_close(
+        model.body.torso[1].mixer.merge(z.flatten(1)).detach(), output.row("blocks.1.attn.out", 0)
+    )
 
 
 @pytest.mark.parametrize("name", ["gpt2", "neox-sequential", "falcon-new", "opt-post-norm", "bert"])
 def test_known_families_are_guessed_without_their_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = factory(lambda: BertForMaskedLM(BERT))() if name == "bert" else TINY_DECODERS[name]()
-    row = layouts.row_layout(model)
+    row: Any = layouts.row_layout(model)
     monkeypatch.setattr(layouts, "known_types", dict)
-    subject = subject_of(model, None, name=name)
+    subject: Any = subject_of(model, None, name=name)
     assert subject.layout.source == "guess"
     found, known = subject.layout.stacks[""], row.stacks[""]
     assert (found.blocks, found.norm, found.parallel, found.heads, found.interface) == (
-        known.blocks, known.norm, known.parallel, known.heads, known.interface,
-    )  # fmt: skip
+        known.blocks,
+        known.norm,
+        known.parallel,
+        known.heads,
+        known.interface,
+    )
     assert found.taps.keys() == known.taps.keys()
     wanted = list(layouts.block_sites(model, row, "", 1))
     ours = forward(subject, [Row((9, 8, 7, 6, 5))], capture=wanted)
-    theirs = forward(subject_of(model, None, name=name, layout=row, proved=False), [Row((9, 8, 7, 6, 5))], capture=wanted)
+    theirs = forward(
+        subject_of(model, None, name=name, layout=row, proved=False), [Row((9, 8, 7, 6, 5))], capture=wanted
+    )
     for site in wanted:
         torch.testing.assert_close(ours.row(site, 0), theirs.row(site, 0), msg=site)
 
@@ -72,11 +98,17 @@ def test_known_families_are_guessed_without_their_rows(name: str, monkeypatch: p
 def test_a_model_that_cannot_be_guessed_is_refused_with_the_row_to_write() -> None:
     model = unseen()
     for storey in model.body.torso:
-        storey.forward = lambda stream, turns, mask, s=storey: stream + 0.3 * s.mixer(s.even_a(stream), turns, mask) + s.ffn(s.even_b(stream))
-    with pytest.raises(LayoutError, match=r"UnseenForCausalLM could not be guessed.*add up to the output of a block") as caught:
+        storey.forward = lambda stream, turns, mask, s=storey: (
+            stream + 0.3 * s.mixer(s.even_a(stream), turns, mask) + s.ffn(s.even_b(stream))
+        )
+    with pytest.raises(
+        LayoutError, match=r"UnseenForCausalLM could not be guessed.*add up to the output of a block"
+    ) as caught:
         subject_of(model, None, name="unseen")
     text = str(caught.value)
-    assert "MODEL_TYPES = ('unseen',)" in text and "blocks='torso'" in text and '"attn.z": Tap(\'mixer.merge\'' in text
+    assert "MODEL_TYPES = ('unseen',)" in text
+    assert "blocks='torso'" in text
+    assert "\"attn.z\": Tap('mixer.merge'" in text
     assert re.search(r'"mlp.out": \?', text)
 
 

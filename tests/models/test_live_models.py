@@ -1,4 +1,4 @@
-"""Models as people have them: offloaded, quantised, adapted, mixed, half-trained or compiled; each works, or is refused with the reason."""
+"""Models as people have them: offloaded, quantised, adapted, mixed, in training, compiled; each works or is refused."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from pellucid.models.subject import Subject
 from tests.state import changed, model_state
 from tests.tiny_encoders import TINY_ENCODERS, tiny
 
-LLAMA = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+LLAMA: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "vocab_size": 100, "max_position_embeddings": 64,
 }  # fmt: skip
 ROWS = [Row((5, 17, 33, 8, 60, 41)), Row((9, 12, 50))]
@@ -79,14 +80,18 @@ def test_weights_offloaded_to_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["bert-classifier", "t5"])
 def test_other_families_offloaded(name: str) -> None:
     accelerate = pytest.importorskip("accelerate")
-    offloaded, plain = (pellucid.load(model) for model in (accelerate.cpu_offload(TINY_ENCODERS[name](), "cpu"), TINY_ENCODERS[name]()))
+    offloaded, plain = (
+        pellucid.load(model) for model in (accelerate.cpu_offload(TINY_ENCODERS[name](), "cpu"), TINY_ENCODERS[name]())
+    )
     rows = [Row(row.ids, (0, 3, 4) if plain.kind == "encoder-decoder" else ()) for row in ROWS]
     torch.testing.assert_close(forward(offloaded, rows).logits, forward(plain, rows).logits)
 
 
 def test_a_model_that_accelerate_cannot_offload_is_refused() -> None:
     accelerate = pytest.importorskip("accelerate")
-    model = accelerate.cpu_offload(TINY_ENCODERS["deberta-v2"](), "cpu")  # reads a weight outside the module that holds it
+    model = accelerate.cpu_offload(
+        TINY_ENCODERS["deberta-v2"](), "cpu"
+    )  # reads a weight outside the module that holds it
     with pytest.raises(ModelError, match="by itself"):
         pellucid.load(model)
 
@@ -112,7 +117,8 @@ def test_integer_weights_of_torchao() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_integer_weights_packed_by_torch() -> None:
-    # Activations are rounded over the whole batch here, so a batch is not the same as one by one, and the proofs say so.
+    # Activations are rounded over the whole batch here, so a batch is not the same as one by one, and the proofs say
+    # so.
     model = torch.ao.quantization.quantize_dynamic(llama(), {torch.nn.Linear}, dtype=torch.qint8)
     with pytest.raises((LayoutError, ModelError)):
         pellucid.load(model)
@@ -128,7 +134,9 @@ def adapted(model: Any, **options: Any) -> Any:
 
 @adapters
 def test_an_adapter_is_part_of_what_is_explained(unchanged: Any) -> None:
-    model = unchanged(adapted(llama(), target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"], task_type="CAUSAL_LM"))
+    model = unchanged(
+        adapted(llama(), target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"], task_type="CAUSAL_LM")
+    )
     subject = pellucid.load(model)
     works(subject, model)
     assert (native(model, ROWS[0]) - native(llama(), ROWS[0])).abs().max() > 1e-3
@@ -136,7 +144,9 @@ def test_an_adapter_is_part_of_what_is_explained(unchanged: Any) -> None:
     up = "blocks.0.mlp.up"
     output = forward(subject, ROWS[:1], capture=[up, "blocks.0.resid_mid"])
     block = subject.model.model.layers[0]
-    torch.testing.assert_close(output.row(up, 0), block.mlp.up_proj(block.post_attention_layernorm(output.row("blocks.0.resid_mid", 0))))
+    torch.testing.assert_close(
+        output.row(up, 0), block.mlp.up_proj(block.post_attention_layernorm(output.row("blocks.0.resid_mid", 0)))
+    )
 
 
 @adapters
@@ -155,7 +165,9 @@ def test_caches_see_that_an_adapter_was_switched_off() -> None:
 @adapters
 def test_an_adapter_with_a_head_of_its_own() -> None:
     model = adapted(
-        tiny("LlamaForSequenceClassification", "LlamaConfig", **LLAMA, num_labels=3, pad_token_id=0)(), target_modules=["q_proj"], task_type="SEQ_CLS"
+        tiny("LlamaForSequenceClassification", "LlamaConfig", **LLAMA, num_labels=3, pad_token_id=0)(),
+        target_modules=["q_proj"],
+        task_type="SEQ_CLS",
     )
     works(pellucid.load(model), model)
 
@@ -255,7 +267,7 @@ def test_compiled_models() -> None:
             model.compile(backend="eager")
         else:
             model.model.layers[1] = torch.compile(model.model.layers[1], backend="eager")
-        with pytest.raises(ModelError, match="before torch.compile"):
+        with pytest.raises(ModelError, match=r"before torch\.compile"):
             pellucid.load(model)
 
 

@@ -116,8 +116,10 @@ class StrangeForCausalLM(StrangePreTrained):
     def get_output_embeddings(self) -> nn.Module:
         return self.speaker
 
-    def forward(self, input_ids: Any = None, **options: Any) -> CausalLMOutput:
-        return CausalLMOutput(logits=self.speaker(self.tower(input_ids, **options).last_hidden_state))
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, position_ids: Any = None,
+                inputs_embeds: Any = None, **options: Any) -> CausalLMOutput:  # fmt: skip
+        found = self.tower(input_ids, attention_mask, position_ids, inputs_embeds)
+        return CausalLMOutput(logits=self.speaker(found.last_hidden_state))
 
 
 NAMES = {

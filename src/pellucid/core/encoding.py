@@ -130,7 +130,7 @@ def _encode(value: Any, hint: Any, name: str, keep: KeepArray) -> Any:
     if isinstance(value, str):
         return {"$characters": [ord(c) for c in value]} if _PAIR.search(value) else str(value)
     if isinstance(value, np.ndarray):
-        return _encode_array(value, hint, name, keep)
+        return _encode_array(cast("np.ndarray", value), hint, name, keep)
     if isinstance(value, _DATA):
         return _encode_dataclass(value, hint, keep)
     if isinstance(value, Mapping):

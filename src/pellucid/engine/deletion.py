@@ -99,7 +99,7 @@ def _evidence(kind: str, share: np.ndarray, curve: np.ndarray, random: np.ndarra
         {"area": area, "random_mean": middle, "random_low": low, "random_high": high, "beaten": beaten, "orders": float(count)},
         {"x": _floats(share), "method": _floats(curve), "random": _floats(random.mean(0)),
          "random_low": _floats(random.min(0)), "random_high": _floats(random.max(0))},
-        ok=bool(better),
+        ok=True if better else False if beaten < 0.5 else None,
     )  # fmt: skip
 
 

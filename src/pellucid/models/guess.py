@@ -1,31 +1,36 @@
 """Guess the layout of an unknown architecture; the proofs decide whether a guess stands.
 
-One short pass is traced (what every module was given and gave). Numbers, not names, find the parts: attention is where information moves
-between positions; two contributions must add up to the output of a block; names only order the possibilities.
+One short pass is traced (what every module was given and gave). Numbers, not names, find the parts: attention is where
+information moves between positions; two contributions must add up to the output of a block; names only order the
+possibilities.
 """
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from pellucid.core.errors import LayoutError, PellucidError
+from pellucid.models.guess_ends import embedding, final_norm, with_ends
 from pellucid.models.guess_row import row_text
 from pellucid.models.layout import Layout, Stack, has_submodule
 from pellucid.models.proofs import Proof, proofs
 from pellucid.models.subject import Subject
 from pellucid.models.taps import Heads, Tap
-from pellucid.models.trace import IDS, Seen, Trace, close, native, traced
+from pellucid.models.trace import Seen, Trace, close, traced
 
 HEAD_COUNTS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
-NAMES = {"q": r"(^|_)q(uery|ueries)?(_|$|\d)|query", "k": r"(^|_)k(ey|eys)?(_|$|\d)|key", "v": r"(^|_)v(al|alue|alues)?(_|$|\d)|val"}
+NAMES = {
+    "q": r"(^|_)q(uery|ueries)?(_|$|\d)|query",
+    "k": r"(^|_)k(ey|eys)?(_|$|\d)|key",
+    "v": r"(^|_)v(al|alue|alues)?(_|$|\d)|val",
+}
 MOST = 100
 
 
@@ -80,10 +85,19 @@ def guess_layout(model: Any, kind: str, head: str) -> Layout | None:
             best = (passed, layout, failed)
     name = type(model).__name__
     if best is None:
-        row = row_text(model, Layout(name, {"": Stack(blocks, _taps(draft, blocks), "?", Heads(0, 0, 0), _embedding(model, trace))}), draft.missing)
-        raise LayoutError(f"The layout of {name} could not be guessed, since {' and '.join(draft.missing)} could not be found; complete this row:\n\n{row}")
+        row = row_text(
+            model,
+            Layout(name, {"": Stack(blocks, _taps(draft, blocks), "?", Heads(0, 0, 0), embedding(model, trace))}),
+            draft.missing,
+        )
+        raise LayoutError(
+            f"The layout of {name} could not be guessed, since {' and '.join(draft.missing)} could not be found; "
+            f"complete this row:\n\n{row}"
+        )
     why = f"the proof {best[2].name!r} ({best[2].detail or f'{best[2].figure:.3g} against {best[2].bar:.3g}'})"
-    raise LayoutError(f"The best guess of the layout of {name} failed {why}; mend this row:\n\n{row_text(model, best[1], [why])}")
+    raise LayoutError(
+        f"The best guess of the layout of {name} failed {why}; mend this row:\n\n{row_text(model, best[1], [why])}"
+    )
 
 
 def _judge(subject: Subject) -> tuple[int, Proof | None]:
@@ -104,8 +118,15 @@ def _blocks(trace: Trace) -> str:
         if not isinstance(seen.module, torch.nn.ModuleList) or len(seen.module) == 0:
             continue
         blocks = [trace.modules[f"{path}.{i}"] for i in range(len(seen.module)) if f"{path}.{i}" in trace.modules]
-        chain = [b.given is not None and b.gave is not None and b.given.ndim == 3 and b.given.shape == b.gave.shape for b in blocks]
-        if len(blocks) == len(seen.module) and all(chain) and all(close(a.gave, b.given) for a, b in itertools.pairwise(blocks)):
+        chain = [
+            b.given is not None and b.gave is not None and b.given.ndim == 3 and b.given.shape == b.gave.shape
+            for b in blocks
+        ]
+        if (
+            len(blocks) == len(seen.module)
+            and all(chain)
+            and all(close(a.gave, b.given) for a, b in itertools.pairwise(blocks))
+        ):
             found.append((len(blocks), -path.count("."), path))
     return max(found)[2] if found else ""
 
@@ -122,7 +143,9 @@ def _draft(model: Any, trace: Trace, blocks: str) -> Draft:
     if draft.merge is None:
         draft.missing.append("the output projection of attention")
         return draft
-    scales = dict.fromkeys((1.0, *(float(v) for k, v in vars(model.config).items() if "resid" in k and isinstance(v, (int, float)) and v)))
+    scales = dict.fromkeys(
+        (1.0, *(float(v) for k, v in vars(model.config).items() if "resid" in k and isinstance(v, (int, float)) and v))
+    )
     if not any(_sums(draft, block, inner, scale) for scale in scales) and not _post_norm(draft, block, inner):
         draft.missing.append("two modules whose outputs add up to the output of a block")
     return draft
@@ -130,11 +153,14 @@ def _draft(model: Any, trace: Trace, blocks: str) -> Draft:
 
 def _outputs(block: Seen, inner: list[Seen]) -> list[Seen]:
     assert block.gave is not None
-    return [s for s in inner if s.gave is not None and s.gave.is_floating_point() and s.gave.numel() == block.gave.numel()]
+    return [
+        s for s in inner if s.gave is not None and s.gave.is_floating_point() and s.gave.numel() == block.gave.numel()
+    ]
 
 
 def _pairs(draft: Draft, block: Seen, inner: list[Seen]) -> Iterator[tuple[Seen, Seen]]:
-    assert draft.merge is not None and draft.attention is not None
+    assert draft.merge is not None
+    assert draft.attention is not None
     outputs = _outputs(block, inner)
     within = f"{draft.attention.path}."
     outermost = sorted(outputs, key=lambda s: (s.path.count("."), s.order))
@@ -145,7 +171,8 @@ def _pairs(draft: Draft, block: Seen, inner: list[Seen]) -> Iterator[tuple[Seen,
 
 
 def _value(tensor: torch.Tensor | None, like: torch.Tensor | None) -> torch.Tensor:
-    assert tensor is not None and like is not None
+    assert tensor is not None
+    assert like is not None
     return tensor.reshape(like.shape)
 
 
@@ -206,29 +233,49 @@ def _candidates(model: Any, trace: Trace, draft: Draft, head: str) -> Iterator[L
     interfaces = (True, False) if any("ALL_ATTENTION_FUNCTIONS" in source for source in sources) else (False, True)
     projections = [s for s in trace.under(draft.attention.path) if s.projects and s.local_input]
     found = False
-    for interface, (heads, qkv), mlp in itertools.product(interfaces, list(_query_key_value(model, draft, projections)), list(_neurons(trace, draft))):
+    for interface, (heads, qkv), mlp in itertools.product(
+        interfaces, list(_query_key_value(model, draft, projections)), list(_neurons(trace, draft))
+    ):
         found = True
-        norm: Any = "post" if draft.mid_norm else "sandwich" if "attn.out_raw" in taps or "mlp.out_raw" in mlp else "pre"
+        norm: Any = (
+            "post" if draft.mid_norm else "sandwich" if "attn.out_raw" in taps or "mlp.out_raw" in mlp else "pre"
+        )
         stack = Stack(
-            blocks=draft.blocks, taps=taps | qkv | mlp, attention=_inside(draft, draft.attention), heads=heads, embed_token=_embedding(model, trace),
-            interface=interface, norm=norm, parallel=draft.middle is None, final_norm=_final_norm(trace, draft), mid_norm=draft.mid_norm,
-            last_norm=draft.last_norm, residual_scale=draft.scale, some_layers=_in_some(trace, draft, mlp),
-        )  # fmt: skip
-        yield _with_ends(model, trace, Layout(type(model).__name__, {"": stack}, source="guess"), head)
+            blocks=draft.blocks,
+            taps=taps | qkv | mlp,
+            attention=_inside(draft, draft.attention),
+            heads=heads,
+            embed_token=embedding(model, trace),
+            interface=interface,
+            norm=norm,
+            parallel=draft.middle is None,
+            final_norm=final_norm(trace, draft.blocks),
+            mid_norm=draft.mid_norm,
+            last_norm=draft.last_norm,
+            residual_scale=draft.scale,
+            some_layers=_in_some(trace, draft, mlp),
+        )
+        yield with_ends(model, trace, Layout(type(model).__name__, {"": stack}, source="guess"), head)
     if not found:
         draft.missing.append("query, key and value")
 
 
 def _in_some(trace: Trace, draft: Draft, taps: dict[str, Tap]) -> frozenset[str]:
     blocks = trace.modules[draft.blocks].module
-    return frozenset(part for part, tap in taps.items() if not all(has_submodule(block, tap.module) for block in blocks))
+    return frozenset(
+        part for part, tap in taps.items() if not all(has_submodule(block, tap.module) for block in blocks)
+    )
 
 
 def _query_key_value(model: Any, draft: Draft, projections: list[Seen]) -> Iterator[tuple[Heads, dict[str, Tap]]]:
-    assert draft.merge is not None and draft.merge.given is not None and draft.attention is not None
+    assert draft.merge is not None
+    assert draft.merge.given is not None
+    assert draft.attention is not None
     merged = draft.merge.given.shape[-1]
     named = [getattr(model.config, name, None) for name in HEAD_COUNTS]
-    counts = dict.fromkeys(n for n in (*named, *vars(draft.attention.module).values()) if type(n) is int and n > 0 and merged % n == 0)
+    counts = dict.fromkeys(
+        n for n in (*named, *vars(draft.attention.module).values()) if type(n) is int and n > 0 and merged % n == 0
+    )
     wide = [s for s in projections if s.gave is not None and s.gave.shape[-1] > merged]
     for count in counts:
         width = merged // count
@@ -236,9 +283,20 @@ def _query_key_value(model: Any, draft: Draft, projections: list[Seen]) -> Itera
             yield from _fused(draft, wide[0], count, width)
         for trio in _orders(projections):
             sizes = [s.gave.shape[-1] for s in trio if s.gave is not None]
-            if sizes[0] == merged and sizes[1] == sizes[2] and sizes[1] % width == 0 and count % (sizes[1] // width) == 0:
+            if (
+                sizes[0] == merged
+                and sizes[1] == sizes[2]
+                and sizes[1] % width == 0
+                and count % (sizes[1] // width) == 0
+            ):
                 heads = Heads(count, sizes[1] // width, width)
-                yield heads, {f"attn.{part}": Tap(_inside(draft, s), heads="q" if part == "q" else "kv") for part, s in zip("qkv", trio, strict=True)}
+                yield (
+                    heads,
+                    {
+                        f"attn.{part}": Tap(_inside(draft, s), heads="q" if part == "q" else "kv")
+                        for part, s in zip("qkv", trio, strict=True)
+                    },
+                )
 
 
 def _fused(draft: Draft, joint: Seen, count: int, width: int) -> Iterator[tuple[Heads, dict[str, Tap]]]:
@@ -257,21 +315,30 @@ def _orders(projections: list[Seen]) -> Iterator[tuple[Seen, ...]]:
     trios = list(itertools.permutations(projections, 3))
 
     def likeness(trio: tuple[Seen, ...]) -> int:
-        return -sum(bool(re.search(NAMES[part], s.path.rsplit(".", 1)[-1].lower())) for part, s in zip("qkv", trio, strict=True))
+        return -sum(
+            bool(re.search(NAMES[part], s.path.rsplit(".", 1)[-1].lower())) for part, s in zip("qkv", trio, strict=True)
+        )
 
     yield from sorted(trios, key=likeness)
 
 
 def _neurons(trace: Trace, draft: Draft) -> Iterator[dict[str, Tap]]:
     """Yield the feed-forward taps in each order of gate and up; without them where experts are computed jointly."""
-    assert draft.attention is not None and draft.mlp_out is not None and draft.merge is not None
+    assert draft.attention is not None
+    assert draft.mlp_out is not None
+    assert draft.merge is not None
     within = f"{draft.attention.path}."
-    matrices = [s for s in trace.under(f"{draft.blocks}.0") if s.projects and s is not draft.merge and not s.path.startswith(within) and s.order <= draft.mlp_out.order]
+    matrices = [
+        s
+        for s in trace.under(f"{draft.blocks}.0")
+        if s.projects and s is not draft.merge and not s.path.startswith(within) and s.order <= draft.mlp_out.order
+    ]
     down = matrices[-1] if matrices else None
     if down is None or not (close(down.gave, draft.mlp_out.gave) or close(down.gave, draft.mlp_out.given)):
         yield {}
         return
-    assert down.given is not None and down.gave is not None
+    assert down.given is not None
+    assert down.gave is not None
     taps = {"mlp.post": Tap(_inside(draft, down), "input", flat=down.given.ndim == 2)}
     if not close(down.gave, draft.mlp_out.gave):
         taps["mlp.out_raw"] = Tap(_inside(draft, down), flat=down.gave.ndim == 2)
@@ -280,54 +347,18 @@ def _neurons(trace: Trace, draft: Draft) -> Iterator[dict[str, Tap]]:
     joint = [s for s in matrices if s is not down and s.gave is not None and s.gave.shape[-1] == 2 * width]
     if len(ups) == 2:
         for gate, up in sorted(itertools.permutations(ups, 2), key=lambda pair: "gate" not in pair[0].path.lower()):
-            yield taps | {"mlp.gate": Tap(_inside(draft, gate), flat=flat), "mlp.up": Tap(_inside(draft, up), flat=flat)}
+            yield taps | {
+                "mlp.gate": Tap(_inside(draft, gate), flat=flat),
+                "mlp.up": Tap(_inside(draft, up), flat=flat),
+            }
     elif len(ups) == 1:
         yield taps | {"mlp.up": Tap(_inside(draft, ups[0]), flat=flat)}
     elif len(joint) == 1:
         path = _inside(draft, joint[0])
         for first, second in (("mlp.gate", "mlp.up"), ("mlp.up", "mlp.gate")):
-            yield taps | {first: Tap(path, fused="halves", part="gate", flat=flat), second: Tap(path, fused="halves", part="up", flat=flat)}
+            yield taps | {
+                first: Tap(path, fused="halves", part="gate", flat=flat),
+                second: Tap(path, fused="halves", part="up", flat=flat),
+            }
     else:
         yield taps
-
-
-def _embedding(model: Any, trace: Trace) -> str:
-    wanted = model.get_input_embeddings()
-    return next((path for path, seen in trace.modules.items() if seen.module is wanted), "?")
-
-
-def _final_norm(trace: Trace, draft: Draft) -> str:
-    count = len(trace.modules[draft.blocks].module)
-    last = trace.modules[f"{draft.blocks}.{count - 1}"]
-    after = [s for s in trace.under("") if s.order > last.order and s.normalises and close(s.given, last.gave)]
-    return after[-1].path if after else ""
-
-
-def _with_ends(model: Any, trace: Trace, layout: Layout, head: str) -> Layout:
-    """Settle how positions are counted and how the logits are scaled, by comparing numbers."""
-    accepts = "position_ids" in inspect.signature(type(model).forward).parameters
-    start, given = 0, False
-    for first in (0, (getattr(model.config, "pad_token_id", None) or 0) + 1) if accepts else ():
-        ids = torch.arange(first, first + len(IDS), device=trace.logits.device)[None]
-        if not given and close(native(model, IDS, position_ids=ids), trace.logits):
-            start, given = first, True
-    scale, unembed = 1.0, model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    stack = layout.stacks[""]
-    final = trace.modules[stack.final_norm or f"{stack.blocks}.{len(trace.modules[stack.blocks].module) - 1}"].gave
-    if head == "causal-lm" and unembed is not None and final is not None and not getattr(model.config, "final_logit_softcapping", None):
-        readout, final = _readout(trace, final, unembed)
-        with torch.no_grad():
-            plain = unembed(final) if final is not None else trace.logits
-        if not close(plain, trace.logits):
-            scale = float((plain * trace.logits).sum() / (plain * plain).sum())
-        layout = replace(layout, readout=readout, logit_scale=scale)
-    return replace(layout, position_ids=given, position_start=start)
-
-
-def _readout(trace: Trace, final: torch.Tensor, unembed: Any) -> tuple[str, torch.Tensor | None]:
-    """Return the module between the final state and the unembedding ("" where there is none) and what the unembedding reads."""
-    width = unembed.weight.shape[-1]
-    if final.shape[-1] == width:
-        return "", final
-    between = [s for s in trace.under("") if close(s.given, final) and s.gave is not None and s.gave.shape[-1] == width]
-    return (between[-1].path, between[-1].gave) if between else ("?", None)

@@ -33,12 +33,12 @@ class Stack:
     and `last_norm` are, for post-norm blocks, the modules that normalise input + attention and mid + feed-forward.
     `some_layers` names parts that only some blocks have, as the router of a model that mixes dense and expert layers.
 
-    `cross_norm` is the norm of post-norm blocks that stands between the two where there is cross attention. `resid_mid` is always
-    what the feed-forward layer is given, so it follows the cross attention.
+    `cross_norm` is the norm of post-norm blocks that stands between the two where there is cross attention. `resid_mid`
+    is always what the feed-forward layer is given, so it follows the cross attention.
 
-    Where blocks reuse modules, `shared` has for each block the path of its module below `blocks` and which of that module's
-    calls the block is. `root` is the module of the whole stack: `embed_token` belongs to the stack only while that runs, since
-    encoder and decoder may share it.
+    Where blocks reuse modules, `shared` has for each block the path of its module below `blocks` and which of that
+    module's calls the block is. `root` is the module of the whole stack: `embed_token` belongs to the stack only while
+    that runs, since encoder and decoder may share it.
     """
 
     blocks: str

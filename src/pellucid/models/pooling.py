@@ -15,8 +15,10 @@ from pellucid.models.hooks import Hook, hooked
 def pooled(model: Any, rows: Sequence[Sequence[int]], offsets: Sequence[int]) -> Iterator[None]:
     """Let every row be classified where the model classifies that row alone, whatever the padding.
 
-    The native heads score all positions and pick one by the padding id; without such an id they refuse batches. Here the
-    scores of the right position are put at all positions, so that any choice is right; the scores themselves are the model's.
+    The native heads score all positions and pick one by the padding id; without such an id they refuse batches. Here
+    the scores of the right position are put at all positions, so that any choice is right; the scores themselves are
+    the model's.
+
     The right position is the last one whose id is not the padding id of the config, or simply the last without one.
 
     Args:

@@ -79,7 +79,9 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
 def probe(subject: Subject, length: int, start: int = 0) -> Row:
     """Return a short row of harmless token ids."""
     special = set(getattr(subject.tokenizer, "all_special_ids", None) or ()) | {subject.pad_id}
-    ids = [i for i in range(start + 7, subject.vocabulary) if i not in special][:length] or [0] * length
+    ids = [i for i in range(start + 7, subject.vocabulary) if i not in special][:length]
+    if len(ids) < length:  # a vocabulary that is tiny, or all special: any different ids do
+        ids = [(start + i) % subject.vocabulary for i in range(length)]
     decoder = tuple(ids[:3]) if subject.kind == "encoder-decoder" else ()
     return Row(tuple(ids), decoder)
 

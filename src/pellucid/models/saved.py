@@ -25,12 +25,14 @@ HEADS = {
     "ForSequenceClassification": ("AutoModelForSequenceClassification", "classification"),
 }
 DTYPES = ("float32", "float64", "float16", "bfloat16")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm", "*.tiktoken")
 ZOO = Path(__file__).parent.parent / "zoo" / "models"
 
 
-def located(name: str) -> str:
+def located(name: str, file: str = "config.json") -> str:
     """Return the folder of a bundled or local model, or the name itself where it can only be one on the hub.
+
+    A folder has to hold `file`.
 
     Raises:
         ModelError: no such bundled model or folder, or a folder without a model.
@@ -38,15 +40,20 @@ def located(name: str) -> str:
     bundled = sorted(f"zoo:{file.parent.relative_to(ZOO).as_posix()}" for file in ZOO.glob("**/config.json"))
     if name.startswith("zoo:"):
         if name not in bundled:
-            raise ModelError(f"The zoo has no model {name!r}{did_you_mean(name, bundled) or f'; it has {_listed(bundled)}.'}")
+            raise ModelError(
+                f"The zoo has no model {name!r}{did_you_mean(name, bundled) or f'; it has {_listed(bundled)}.'}"
+            )
         return str(ZOO / name.removeprefix("zoo:"))
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if (folder / "config.json").exists():
+        if (folder / file).exists():
             return str(folder)
         if (folder / "adapter_config.json").exists():
-            raise ModelError(f"{name} holds an adapter, not a model; load its base model, add the adapter with peft and pass the live model.")
-        raise ModelError(f"The folder {name!r} has no config.json; pass a folder that save_pretrained has written.")
+            raise ModelError(
+                f"{name!r} holds an adapter, not a model; load its base model, add the adapter with peft and "
+                "pass the live model."
+            )
+        raise ModelError(f"The folder {name!r} has no {file}; pass a folder that save_pretrained has written.")
     if folder.is_file():
         raise ModelError(f"{name!r} is a file; pass the folder of a saved model.")
     if folder.is_absolute() or name.startswith(("~", ".")) or name.count("/") > 1:
@@ -60,7 +67,10 @@ def dtype_of(dtype: str | torch.dtype | None) -> Any:
         return "auto"
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(f"The dtype {str(dtype)!r} is not one to load in{did_you_mean(str(dtype), DTYPES) or f'; use one of {_listed(DTYPES)}.'}")
+        raise ModelError(
+            f"The dtype {str(dtype)!r} is not one to load "
+            f"in{did_you_mean(str(dtype), DTYPES) or f'; use one of {_listed(DTYPES)}.'}"
+        )
     return found
 
 
@@ -91,13 +101,17 @@ def saved_model(name: str, dtype: Any, device_map: Any, options: dict[str, Any])
     except ModelError:
         raise
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, EOFError) as error:
-        raise ModelError(f"The files of {name} are corrupted or half written ({first_line(error)}); download or save the model again.") from error
+        raise ModelError(
+            f"The files of {name} are corrupted or half written ({first_line(error)}); download or save the "
+            "model again."
+        ) from error
     except Exception as error:
         raise ModelError(_not_loaded(name, error)) from error
     missing = [key for key in report["missing_keys"] if "pooler." not in key or _has_head(model)]
     if missing:
         raise ModelError(
-            f"The files of {name} lack {len(missing)} weights of {type(model).__name__}, the first being {min(missing)!r}, which would be random; "
+            f"The files of {name} lack {len(missing)} weights of {type(model).__name__}, the first being "
+            f"{min(missing)!r}, which would be random; "
             "download or save the model again, or load it as the class it was saved from and pass the live model."
         )
     return model.eval()
@@ -110,14 +124,17 @@ def saved_tokenizer(name: str, options: dict[str, Any], *, wanted: bool) -> Any:
         ModelError: its files are broken, or it is wanted and not there.
     """
     local = Path(name).is_dir()
+    there = local and any(found for pattern in TOKENIZER_FILES for found in Path(name).glob(pattern))
+    if local and not there and not wanted:
+        return None  # some families would make up an empty tokenizer
     options = {**options, **({} if local or hub_reachable() else {"local_files_only": True})}
     try:
         return transformers.AutoTokenizer.from_pretrained(name, **options)
     except Exception as error:  # tokenizer libraries raise plain Exceptions for broken files
-        there = any((Path(name) / file).exists() for file in TOKENIZER_FILES) if local else not isinstance(error, OSError)
-        if there or wanted:
+        if wanted or (there if local else not isinstance(error, OSError)):
             raise ModelError(
-                f"The tokenizer of {name!r} could not be loaded ({first_line(error)}); mend its files or pass a live tokenizer."
+                f"The tokenizer of {name!r} could not be loaded ({first_line(error)}); mend its files or pass "
+                "a live tokenizer."
             ) from error
         return None
 
@@ -156,7 +173,8 @@ def _class_for(config: Any) -> Any:
     auto = next((auto for suffix, (auto, _) in HEADS.items() if architecture.endswith(suffix)), None)
     if auto is None and architecture and not architecture.endswith("Model"):
         raise ModelError(
-            f"The saved model is a {architecture}, whose head pellucid does not explain; load its base with transformers.AutoModel "
+            f"The saved model is a {architecture}, whose head pellucid does not explain; load its base with "
+            "transformers.AutoModel "
             "and pass the live model."
         )
     # The class itself keeps what an automatic class may leave out, such as an encoder without its decoder.
@@ -170,10 +188,14 @@ def _has_head(model: Any) -> bool:
 
 def _not_loaded(name: str, error: Exception) -> str:
     if isinstance(error, OSError) and not Path(name).is_dir():
-        where = "in the local cache (the hub cannot be reached from here)" if not hub_reachable() else "in the local cache or on the hub"
+        offline = "in the local cache (the hub cannot be reached from here)"
+        where = "in the local cache or on the hub" if hub_reachable() else offline
         hint = did_you_mean(f"zoo:{name}", [f"zoo:{file.parent.name}" for file in ZOO.glob("*/config.json")])
         return f"The model {name!r} was not found {where}{hint or '; check the name, or pass a folder.'}"
-    return f"The model {name!r} could not be loaded: {first_line(error)}; check its files, or load it with transformers and pass the live model."
+    return (
+        f"The model {name!r} could not be loaded: {first_line(error)}; "
+        "check its files, or load it with transformers and pass the live model."
+    )
 
 
 def _listed(names: Any) -> str:

@@ -108,10 +108,13 @@ def _groups(tap: Tap, heads: Heads) -> tuple[int, int, int]:
 def _split(value: torch.Tensor, tap: Tap, heads: Heads) -> torch.Tensor:
     lead = value.shape[:2]
     if tap.fused == "halves":
-        return value.chunk(2, dim=-1)[("gate", "up").index(tap.part)]
+        half = value.shape[-1] // 2
+        return value.narrow(-1, half * ("gate", "up").index(tap.part), half)
     if tap.fused == "concat":
+        # Views made by narrow, other than those of split, may be written into while gradients are kept.
         sizes = [heads.query * heads.width, heads.key_value * heads.width, heads.key_value * heads.width]
-        return value.split(sizes, dim=-1)["qkv".index(tap.part)].reshape(*lead, -1, heads.width)
+        index = "qkv".index(tap.part)
+        return value.narrow(-1, sum(sizes[:index]), sizes[index]).reshape(*lead, -1, heads.width)
     if tap.fused == "interleaved":
         return value.reshape(*lead, 3, heads.query, heads.width)[..., "qkv".index(tap.part), :, :]
     if tap.fused == "per_head":

@@ -46,7 +46,9 @@ class Seen:
         weight = getattr(self.module, "weight", None)
         small = weight is None or weight.ndim == 1
         named = "norm" in type(self.module).__name__.lower() or (isinstance(weight, torch.Tensor) and weight.ndim == 1)
-        return small and named and self.given is not None and self.gave is not None and self.given.shape == self.gave.shape
+        return (
+            small and named and self.given is not None and self.gave is not None and self.given.shape == self.gave.shape
+        )
 
     @property
     def local_input(self) -> bool:
@@ -70,7 +72,9 @@ class Trace:
     def under(self, path: str) -> Iterator[Seen]:
         """Yield the modules below a path that ran, in order of their ends."""
         prefix = f"{path}." if path else ""
-        found = [seen for name, seen in self.modules.items() if name.startswith(prefix) and name != path and seen.order >= 0]
+        found = [
+            seen for name, seen in self.modules.items() if name.startswith(prefix) and name != path and seen.order >= 0
+        ]
         yield from sorted(found, key=lambda seen: seen.order)
 
 
@@ -154,7 +158,9 @@ def _run(model: Any, seen: dict[str, Seen], ids: tuple[int, ...], first: bool) -
         with hooked([hook for entry in seen.values() for hook in watch(entry)]):
             logits = native(model, ids)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise LayoutError(f"{type(model).__name__} could not be run on token ids to guess its layout: {error}") from error
+        raise LayoutError(
+            f"{type(model).__name__} could not be run on token ids to guess its layout: {error}"
+        ) from error
     finally:
         for module in training:
             module.training = True

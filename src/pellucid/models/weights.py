@@ -14,8 +14,9 @@ PLAIN = (torch.Tensor, torch.nn.Parameter)
 def lacking(model: Any) -> frozenset[str]:
     """Return the capabilities that the storage of the weights takes away.
 
-    "weights" goes where a module's `weight` is not the matrix that it multiplies by: quantised, offloaded, or below an adapter
-    that is not merged. "gradients" goes where the products are not differentiable (torch's own packed integer modules).
+    "weights" goes where a module's `weight` is not the matrix that it multiplies by: quantised, offloaded, or below
+    an adapter that is not merged. "gradients" goes where the products are not differentiable (torch's own packed
+    integer modules).
     """
     missing: set[str] = set()
     for module in model.modules():
@@ -58,7 +59,11 @@ def first_not_finite(model: Any) -> str | None:
     """Return the name of the first weight that holds NaN or infinite values, offloaded weights left out, or None."""
     for name, parameter in model.named_parameters():
         for tensor in _inner(parameter):
-            if tensor.device.type != "meta" and tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach()).all()):
+            if (
+                tensor.device.type != "meta"
+                and tensor.is_floating_point()
+                and not bool(torch.isfinite(tensor.detach()).all())
+            ):
                 return str(name)
     return None
 
@@ -75,9 +80,14 @@ def _inner(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _adapter(module: Any) -> tuple[Any, ...] | None:
-    """Return what an adapter layer of peft does at the moment: names, whether disabled or merged, scales; None elsewhere."""
+    """Return what an adapter layer of peft does now: names, whether disabled or merged, scales; None elsewhere."""
     if not hasattr(module, "active_adapters") or not hasattr(module, "base_layer"):
         return None
     names = tuple(module.active_adapters)
     scaling = getattr(module, "scaling", {})
-    return names, bool(module.disable_adapters), bool(getattr(module, "merged", False)), tuple(float(scaling.get(n, 1.0)) for n in names)
+    return (
+        names,
+        bool(module.disable_adapters),
+        bool(getattr(module, "merged", False)),
+        tuple(float(scaling.get(n, 1.0)) for n in names),
+    )

@@ -17,7 +17,7 @@ from pellucid.render.html_graph import graph
 from pellucid.render.html_parts import escape, quiet, table
 from pellucid.render.html_plain import examples, learned, rows, text, weight_edit
 from pellucid.render.html_scores import scores
-from pellucid.render.words import common_format, cost_line, evidence_mark, method_name, pairs, plain, title
+from pellucid.render.words import common_format, cost_line, evidence_mark, four_digits, method_name, pairs, plain, title
 
 VIEWS: dict[str, Callable[[Any], str]] = {
     "Scores": scores,
@@ -84,10 +84,10 @@ def _check(check: Evidence) -> str:
     verdict = evidence_mark(check)
     mark = f'<span class="{"good" if check.ok else "short"}">{verdict}</span> ' if verdict else ""
     head = f"<p>{mark}<b>{escape(method_name(check.name))}.</b> {escape(check.summary)}</p>\n"
-    write = common_format(check.values.values())
     matrix = pairs(list(check.values))
     if matrix is not None and len(matrix) > 1:
         sides = list(dict.fromkeys(name for pair in matrix for name in pair))
+        write = common_format(check.values.values())
         known = {
             **{(b, a): v for (a, b), v in zip(matrix, check.values.values(), strict=True)},
             **dict(zip(matrix, check.values.values(), strict=True)),
@@ -95,9 +95,8 @@ def _check(check: Evidence) -> str:
         cells = [[method_name(a), *(write(known[a, b]) if (a, b) in known else "–" for b in sides)] for a in sides]
         numbers = table(["", *map(method_name, sides)], cells, caption=check.name)
     else:
-        numbers = "".join(
-            f"<div><dt>{escape(k.replace('_', ' '))}</dt><dd>{write(v)}</dd></div>" for k, v in check.values.items()
-        )
+        facts = [(escape(key.replace("_", " ")), four_digits(value)) for key, value in check.values.items()]
+        numbers = "".join(f"<div><dt>{key}</dt><dd>{value}</dd></div>" for key, value in facts)
         numbers = f'<dl class="numbers">{numbers}</dl>\n' if numbers else ""
     picture = curves(check.curves, check.name) if check.curves else ""
     drawn = " drawn" if picture else ""

@@ -20,9 +20,9 @@ from pellucid.render import terminal_kinds
 from pellucid.render.terminal_parts import bar, quiet, sparkline, styled
 from pellucid.render.terminal_scores import scores
 from pellucid.render.words import (
-    common_format,
     cost_line,
     evidence_mark,
+    four_digits,
     isolated,
     label,
     method_name,
@@ -159,9 +159,8 @@ def _check(check: Evidence) -> RenderableType:
     line.append(": " + prose(check.summary))
     parts: list[RenderableType] = [line]
     if check.values:
-        write = common_format(check.values.values())
         parts.append(
-            quiet("  " + " · ".join(f"{label(k.replace('_', ' '))} {write(v)}" for k, v in check.values.items()))
+            quiet("  " + " · ".join(f"{label(k.replace('_', ' '))} {four_digits(v)}" for k, v in check.values.items()))
         )
     lines = {k: v for k, v in check.curves.items() if k != "x" and not k.endswith(("_low", "_high"))}
     finite = [v for values in lines.values() for v in values if v == v and abs(v) != float("inf")]

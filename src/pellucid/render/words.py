@@ -75,6 +75,11 @@ def common_format(values: Iterable[float]) -> Callable[[float], str]:
     return number_format(largest(np.array([float(value) for value in values])), sign=False)
 
 
+def four_digits(value: float) -> str:
+    """Return a number with four significant digits, for numbers of different sizes side by side."""
+    return _number(value, ".4g")
+
+
 def exact(value: float) -> str:
     """Return a number with six significant digits, for the reader who wants more than the table shows."""
     return _number(value, "+.6g")

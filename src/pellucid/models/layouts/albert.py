@@ -11,10 +11,12 @@ MODEL_TYPES = ("albert",)
 
 
 def layout(model: Any) -> Layout:
-    """Describe ALBERT; `embed.token` has the width of the token embedding, which is mapped to the hidden width afterwards."""
+    """Describe ALBERT; `embed.token` has the width of the embedding, which is mapped to the hidden width afterwards."""
     return Layout(type(model).__name__, {"": Stack(
-        blocks="encoder.albert_layer_groups", shared=_calls(model.config), attention="attention", heads=heads_of(model.config),
-        embed_token="embeddings.word_embeddings", norm="post", mid_norm="attention.LayerNorm", last_norm="full_layer_layer_norm",
+        blocks="encoder.albert_layer_groups", shared=_calls(model.config), attention="attention",
+        heads=heads_of(model.config),
+        embed_token="embeddings.word_embeddings", norm="post", mid_norm="attention.LayerNorm",
+        last_norm="full_layer_layer_norm",
         taps={
             "resid_pre": Tap("", "input"),
             "attn.q": Tap("attention.query", heads="q"),

@@ -11,7 +11,7 @@ MODEL_TYPES = ("bart", "marian")
 
 
 def layout(model: Any) -> Layout:
-    """Describe BART and Marian; `resid_mid` is what the feed-forward layer reads, so in the decoder it follows the cross attention."""
+    """Describe BART and Marian; `resid_mid` is what the feed-forward layer reads, so it follows the cross attention."""
     config = model.config
     stacks = {}
     for stack, count in (("encoder", config.encoder_attention_heads), ("decoder", config.decoder_attention_heads)):
@@ -27,9 +27,12 @@ def layout(model: Any) -> Layout:
             "resid_post": Tap(""),
         }
         stacks[stack] = Stack(
-            blocks=f"{stack}.layers", taps=taps, attention="self_attn", heads=Heads(count, count, config.d_model // count),
-            embed_token=f"{stack}.embed_tokens", norm="post", mid_norm="self_attn_layer_norm", last_norm="final_layer_norm",
-            cross_attention="encoder_attn" if decoder else "", cross_norm="encoder_attn_layer_norm" if decoder else "", root=stack,
+            blocks=f"{stack}.layers", taps=taps, attention="self_attn", heads=Heads(count, count,
+            config.d_model // count),
+            embed_token=f"{stack}.embed_tokens", norm="post", mid_norm="self_attn_layer_norm",
+            last_norm="final_layer_norm",
+            cross_attention="encoder_attn" if decoder else "",
+            cross_norm="encoder_attn_layer_norm" if decoder else "", root=stack,
         )  # fmt: skip
     return Layout(type(model).__name__, stacks, position_ids=False)
 

@@ -21,14 +21,18 @@ def layout(model: Any) -> Layout:
     deberta = config.model_type == "deberta-v2"
     if getattr(config, "conv_kernel_size", 0) > 0:
         raise LayoutError(
-            f"{type(model).__name__} adds a convolution between its first two blocks (conv_kernel_size={config.conv_kernel_size}), "
+            f"{type(model).__name__} adds a convolution between its first two blocks "
+            f"(conv_kernel_size={config.conv_kernel_size}), "
             "which no site describes yet; use a DeBERTa without it, such as DeBERTa-v3."
         )
-    again = deberta and bool(getattr(config, "share_att_key", False))  # the same projections also read the relative positions
+    again = deberta and bool(
+        getattr(config, "share_att_key", False)
+    )  # the same projections also read the relative positions
     query, key, value = ("query_proj", "key_proj", "value_proj") if deberta else ("query", "key", "value")
     return Layout(type(model).__name__, {"": Stack(
         blocks="encoder.layer", attention="attention.self", heads=heads_of(config), interface=not deberta,
-        embed_token="embeddings.word_embeddings", norm="post", mid_norm="attention.output.LayerNorm", last_norm="output.LayerNorm",
+        embed_token="embeddings.word_embeddings", norm="post", mid_norm="attention.output.LayerNorm",
+        last_norm="output.LayerNorm",
         taps={
             "resid_pre": Tap("", "input"),
             "attn.q": Tap(f"attention.self.{query}", heads="q", once=again),

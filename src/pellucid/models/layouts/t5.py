@@ -35,8 +35,10 @@ def layout(model: Any) -> Layout:
         if stack == "decoder":
             taps |= _attention("cross_attn", "layer.1.EncDecAttention")
         stacks["" if alone else stack] = Stack(
-            blocks=f"{stack}.block", taps=taps, attention="layer.0.SelfAttention", heads=heads, embed_token=f"{stack}.embed_tokens", root=stack,
-            cross_attention="layer.1.EncDecAttention" if stack == "decoder" else "", final_norm=f"{stack}.final_layer_norm",
+            blocks=f"{stack}.block", taps=taps, attention="layer.0.SelfAttention", heads=heads,
+            embed_token=f"{stack}.embed_tokens", root=stack,
+            cross_attention="layer.1.EncDecAttention" if stack == "decoder" else "",
+            final_norm=f"{stack}.final_layer_norm",
         )  # fmt: skip
     scaled = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
     return Layout(type(model).__name__, stacks, position_ids=False, logit_scale=config.d_model**-0.5 if scaled else 1.0)
