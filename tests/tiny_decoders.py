@@ -105,7 +105,7 @@ BUILD: dict[str, Callable[[], Any]] = {
 
 
 def factory(build: Callable[[], Any]) -> Callable[[], Any]:
-    """Return a function that builds a model in evaluation mode, with telling random weights that are always the same."""
+    """Return a function that builds a model in evaluation mode, with telling weights that are always the same."""
 
     def make() -> Any:
         with torch.random.fork_rng(devices=[]):

@@ -41,7 +41,7 @@ def test_an_embedding_can_be_emptied(replacement: str) -> None:
     for i in range(6):
         vectors = plain.embeddings(model, plain.IDS)
         vectors[i] = filler
-        expected.append(float(whole - plain.from_embeddings(model, vectors)[plain.TARGET]))
+        expected.append(float(whole - plain.from_embeddings(model, vectors)[plain.TARGET].detach()))
     found = occlusion(pellucid.load(model), plain.IDS, target=plain.TARGET, replacement=replacement)
     np.testing.assert_allclose(found.scores, expected, atol=1e-10)
 

@@ -195,7 +195,7 @@ def test_given_ranges_are_taken_as_they_are():
 @pytest.mark.parametrize(
     ("unit", "sentence"),
     [
-        ("wrod", "'wrod' is unknown; did you mean 'word'"),
+        ("wrod", r"'wrod' is unknown \(did you mean 'word'"),
         ("special", "unknown"),
         ([], "list of units is empty"),
         ([(0, 9)], r"\(0, 9\) is not within the prompt of 3 tokens"),

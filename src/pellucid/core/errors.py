@@ -76,9 +76,9 @@ class Cancelled(PellucidError):
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest option, or the empty string."""
+    """Return " (did you mean 'x'?)" for the closest option, or the empty string."""
     close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def optional(module: str, extra: str, feature: str) -> ModuleType:

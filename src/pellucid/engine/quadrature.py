@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import roots_legendre
 
 if TYPE_CHECKING:
     from pellucid.core.params import Quadrature
@@ -17,7 +18,7 @@ def nodes(quadrature: Quadrature, steps: int) -> tuple[np.ndarray, np.ndarray]:
     the Riemann sums use the left end, right end or middle of `steps` equal intervals.
     """
     if quadrature == "gauss_legendre":
-        points, weights = np.polynomial.legendre.leggauss(steps)
+        points, weights = roots_legendre(steps)
         return (points + 1) / 2, weights / 2
     if quadrature == "trapezoid" and steps > 1:
         weights = np.full(steps, 1 / (steps - 1))

@@ -53,7 +53,7 @@ def with_ends(model: Any, trace: Trace, layout: Layout, head: str) -> Layout:
 
 
 def _readout(trace: Trace, final: torch.Tensor, unembed: Any) -> tuple[str, torch.Tensor | None]:
-    """Return the module between the final state and the unembedding ("" where there is none) and what the unembedding reads."""
+    """Return the module between the final state and the unembedding, if any, and what the unembedding reads."""
     width = unembed.weight.shape[-1]
     if final.shape[-1] == width:
         return "", final

@@ -73,7 +73,8 @@ def _inner(value: Any) -> Iterator[torch.Tensor]:
     if not isinstance(value, torch.Tensor):
         return
     if type(value) not in PLAIN and hasattr(value, "__tensor_flatten__"):
-        for part in value.__tensor_flatten__()[0]:
+        flatten: Any = getattr(value, "__tensor_flatten__")
+        for part in flatten()[0]:
             yield from _inner(getattr(value, part))
     else:
         yield value
