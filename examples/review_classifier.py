@@ -5,12 +5,12 @@ It learns from SST-2 where the variable PELLUCID_DATA names a folder with `sst2/
     python examples/review_classifier.py [FOLDER]
 """
 
-import csv
 import os
 import random
 import sys
 from pathlib import Path
 
+import pandas as pd
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -18,42 +18,50 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 import pellucid
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = {1: "wonderful great moving funny clever lovely".split(), 0: "dull awful boring flat clumsy silly".split()}
+ROLES = ["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"]
+WORDS = [["dull", "awful", "boring", "flat", "silly"], ["great", "moving", "funny", "clever", "lovely"]]
 
 
-def made_up(rng: random.Random) -> tuple[int, str]:
-    """Write one review; "not" turns the judgement round."""
-    label, word = rng.choice([(label, word) for label in WORDS for word in WORDS[label]])
-    turned = rng.random() < 0.4
-    thing, other = rng.sample(["film", "story", "cast", "music", "ending", "first half"], 2)
-    start = rng.choice(["", "I watched it twice: ", f"Never mind the {other}, ", "Well, "])
-    return label ^ turned, f"{start}the {thing} is {'not ' if turned else ''}{word}."
+def reviews(part: str, count: int) -> pd.DataFrame:
+    """Return sentences with their label; in the made-up ones, "not" turns the judgement round."""
+    file = Path(os.environ.get("PELLUCID_DATA", ".")) / "sst2" / f"{part}.csv"
+    if file.exists():
+        return pd.read_csv(file)
+    rng, rows = random.Random(part), []
+    for _ in range(count):
+        label, turned, thing = rng.randrange(2), rng.random() < 0.4, rng.choice(["film", "story", "cast", "music"])
+        start = rng.choice(["", "I saw it twice: ", "Whatever they say of the plot, ", "Well, "])
+        rows.append((label ^ turned, f"{start}the {thing} is {'not ' if turned else ''}{rng.choice(WORDS[label])}."))
+    return pd.DataFrame(rows, columns=["label", "sentence"])
 
 
-def reviews(name: str, count: int) -> list[tuple[int, str]]:
-    file = Path(os.environ.get("PELLUCID_DATA", "")) / "sst2" / f"{name}.csv"
-    if "PELLUCID_DATA" not in os.environ or not file.exists():
-        rng = random.Random(name)
-        return [made_up(rng) for _ in range(count)]
-    with file.open(encoding="utf-8", newline="") as lines:
-        return [(int(row["label"]), row["sentence"]) for row in csv.DictReader(lines)]
+out = Path(sys.argv[1] if len(sys.argv) > 1 else "out")
+torch.manual_seed(0)
+train, test = reviews("train", 3000), reviews("test", 300)
 
+words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+words.train_from_iterator(train.sentence, trainers.WordPieceTrainer(vocab_size=6000, special_tokens=SPECIAL, show_progress=False))
+words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **dict(zip(ROLES, SPECIAL, strict=True)))
 
-def tokenizer_for(texts: list[str]) -> PreTrainedTokenizerFast:
-    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    raw.normalizer, raw.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    raw.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=4000, special_tokens=SPECIAL, show_progress=False))
-    raw.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+config.id2label = {0: "negative", 1: "positive"}
+model = BertForSequenceClassification(config)
+optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+for _ in range(4):
+    for rows in torch.randperm(len(train)).split(32):
+        given = tokenizer(list(train.sentence[rows]), padding=True, return_tensors="pt")
+        model(**given, labels=torch.tensor(train.label[rows].tolist())).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+model.eval()
+with torch.no_grad():
+    guesses = model(**tokenizer(list(test.sentence), padding=True, return_tensors="pt")).logits.argmax(-1)
+print(f"Accuracy on {len(test)} reviews it has not seen: {(guesses.numpy() == test.label).mean():.1%}")
 
-
-def train(model: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast, data: list[tuple[int, str]], epochs: int) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(data)).split(64):
-            labels, texts = zip(*(data[i] for i in batch), strict=True)
-            given = tokenizer(list(texts), padding=True, return_tensors="pt")
-            model(**given, labels=torch.tensor(labels)).loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
+subject = pellucid.load(model, tokenizer)
+explanation = pellucid.explain(subject, "I saw it twice: the story is clever and the cast is not dull.", unit="word")
+explanation.show()
+explanation.html(out / "review.html")
+print(f"The page: {out / 'review.html'}")

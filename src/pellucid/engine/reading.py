@@ -42,9 +42,9 @@ def read(
     first: Output | None = None
     for forced in readout.forced:
         rows = [row(subject, tokens, v, forced, edits[i] if edits else ()) for i, v in enumerate(variants)]
-        output = forward(subject, rows, capture=capture, grad=grad)
+        output = forward(subject, rows, capture=capture, grad=grad, wanted=_wanted(subject, tokens, readout, variants, len(forced) + 1))
         first = first or output
-        pieces[forced] = _target_logits(subject, tokens, readout, variants, output, len(forced) + 1)
+        pieces[forced] = _target_logits(readout, output)
     scores = combined(readout, pieces)
     if bool(torch.isnan(scores).any()):
         blame = "the function or in the model's weights" if readout.function is not None else "the model's weights, or overflow in its dtype"
@@ -52,23 +52,21 @@ def read(
     return scores, first
 
 
-def _target_logits(
-    subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant], output: Output, count: int
-) -> torch.Tensor:
-    logits = output.logits
-    if readout.kind == "pooled":
-        return logits[:, None, :]
-    if readout.kind == "vector":
-        return _pooled(logits, output.lengths, readout)
+def _wanted(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant], count: int) -> torch.Tensor | None:
+    """Return the positions [rows, count] whose logits are read, or None where the model pools by itself."""
+    if readout.kind in ("pooled", "vector"):
+        return None
     if readout.kind == "mask":
         place = mask_position(subject, tokens)
-        at = torch.tensor([v.origin.index(place) for v in variants], device=logits.device)
-        return logits[torch.arange(len(variants), device=logits.device), at][:, None, :]
-    if subject.kind == "encoder-decoder":
-        return logits[:, :count]
-    start = torch.tensor([len(v.ids) - 1 for v in variants], device=logits.device)
-    at = start[:, None] + torch.arange(count, device=logits.device)[None]
-    return logits[torch.arange(len(variants), device=logits.device)[:, None], at]
+        return torch.tensor([[v.origin.index(place)] for v in variants])
+    first = [0 if subject.kind == "encoder-decoder" else len(v.ids) - 1 for v in variants]
+    return torch.tensor(first)[:, None] + torch.arange(count)[None]
+
+
+def _target_logits(readout: Readout, output: Output) -> torch.Tensor:
+    if readout.kind == "pooled":
+        return output.logits[:, None, :]
+    return _pooled(output.logits, output.lengths, readout) if readout.kind == "vector" else output.logits
 
 
 def _pooled(hidden: torch.Tensor, lengths: list[int], readout: Readout) -> torch.Tensor:

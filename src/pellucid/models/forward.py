@@ -6,7 +6,6 @@ the padding; `padding="left"` exists to prove that the side does not matter.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import torch
 from pellucid.core.axes import Site, parse_site
 from pellucid.core.errors import EditError, ResourceError, SiteError
 from pellucid.models.attention import Change, calls_changed, opened
+from pellucid.models.batch import Batch, Row
 from pellucid.models.edits import Edit, apply_edit
 from pellucid.models.hooks import Hook, hooked
 from pellucid.models.layout import Place, Scope, block_of, main_stack, place, submodule
@@ -27,20 +27,6 @@ if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
 OPENED = ("q_rot", "k_rot", "scores", "pattern")
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One input: token ids, the decoder's ids for encoder-decoders, segment ids of a text pair, and its own edits.
-
-    `prompt_length` is where the prompt ends (negative edit positions count from there; default: all of `ids`).
-    """
-
-    ids: tuple[int, ...]
-    decoder_ids: tuple[int, ...] = ()
-    segment: tuple[int, ...] = ()
-    edits: tuple[Edit, ...] = ()
-    prompt_length: int | None = None
 
 
 @dataclass
@@ -69,6 +55,7 @@ def forward(
     capture: Sequence[str] = (),
     grad: bool = False,
     padding: Literal["right", "left"] = "right",
+    wanted: torch.Tensor | None = None,
 ) -> Output:
     """Run one batch of rows, applying the subject's edits and each row's own, and capture the named sites.
 
@@ -78,18 +65,20 @@ def forward(
         capture: names of sites to return, after all edits.
         grad: keep the graph, so that captured values and edit values can be differentiated.
         padding: side of the padding; the result does not depend on it.
+        wanted: positions [rows, n] whose logits are needed: only these rows go through the unembedding, and `logits` is [rows, n, vocabulary].
 
     Raises:
         EditError: an edit never fired, raised, or gave a wrong shape.
         ResourceError: memory ran out.
     """
-    batch = _Batch(subject, rows, padding)
+    batch = Batch(subject, rows, padding)
     taps = _Taps(subject, batch, capture)
+    narrow = _narrowed(subject, batch, wanted, capture)
     with subject.lock, ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(_evaluating(subject.model))
         stack.enter_context(opened(subject.model, taps.visits, taps.interface))
-        stack.enter_context(hooked(taps.hooks))
+        stack.enter_context(hooked([*taps.hooks, *narrow]))
         stack.enter_context(calls_changed(taps.calls))
         if subject.kind == "decoder" and subject.head == "classification":
             stack.enter_context(pooled(subject.model, [row.ids for row in rows], batch.offsets))
@@ -104,10 +93,27 @@ def forward(
     taps.check_fired()
     subject.count(forwards=len(rows))
     logits = raw.logits if hasattr(raw, "logits") else raw.last_hidden_state
-    if logits.ndim == 3:
+    if wanted is not None and not narrow:
+        logits = logits[torch.arange(len(rows), device=logits.device)[:, None], wanted.to(logits.device)]
+    elif logits.ndim == 3 and wanted is None:
         lengths = batch.decoder_lengths if subject.kind == "encoder-decoder" else batch.lengths
         logits = _left_aligned(logits, batch.offsets, lengths)
     return Output(logits, taps.captured, batch.lengths, batch.decoder_lengths, batch.offsets)
+
+
+def _narrowed(subject: Subject, batch: Batch, wanted: torch.Tensor | None, capture: Sequence[str]) -> list[Hook]:
+    """Return the hook that sends only the wanted rows through the unembedding, or none where that would change what is seen."""
+    module = subject.model.get_output_embeddings() if hasattr(subject.model, "get_output_embeddings") else None
+    seen = any(parse_site(e.site).part == "logits" for row in batch.rows for e in (*subject.edits, *row.edits))
+    if wanted is None or module is None or seen or "logits" in capture or any(batch.offsets):
+        return []
+
+    def pick(args: Any, kwargs: Any) -> Any:
+        value, put = first_input(args, kwargs)
+        index = wanted.to(value.device)
+        return put(value[torch.arange(len(value), device=value.device)[:, None], index])
+
+    return [Hook(module, "input", pick)]
 
 
 def _left_aligned(values: torch.Tensor, offsets: list[int], lengths: list[int]) -> torch.Tensor:
@@ -130,58 +136,6 @@ class _evaluating:
     def __exit__(self, *_: object) -> None:
         for module in self.training:
             module.training = True
-
-
-class _Batch:
-    """Rows padded to tensors, and the arguments of the native forward."""
-
-    def __init__(self, subject: Subject, rows: Sequence[Row], padding: str) -> None:
-        self.rows = rows
-        self.lengths = [len(row.ids) for row in rows]
-        self.decoder_lengths = [len(row.decoder_ids) for row in rows]
-        longest = max(self.lengths)
-        self.offsets = [longest - n if padding == "left" else 0 for n in self.lengths]
-        pad = subject.pad_id
-        device = subject.input_device
-        ids = torch.full((len(rows), longest), pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        positions = torch.zeros_like(ids)
-        segment = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            span = slice(self.offsets[i], self.offsets[i] + self.lengths[i])
-            ids[i, span], mask[i, span] = torch.tensor(row.ids), 1
-            positions[i, span] = torch.arange(self.lengths[i])
-            if row.segment:
-                segment[i, span] = torch.tensor(row.segment)
-        self.inputs: dict[str, Any] = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-        accepted = _accepted(type(subject.model))
-        layout = subject.layout
-        if "position_ids" in accepted and layout is not None and layout.position_ids and subject.kind != "encoder-decoder":
-            self.inputs["position_ids"] = (positions + layout.position_start).to(device)
-        if "token_type_ids" in accepted and any(row.segment for row in rows):
-            self.inputs["token_type_ids"] = segment.to(device)
-        if "use_cache" in accepted:
-            self.inputs["use_cache"] = False
-        if not getattr(subject.model.config, "return_dict", True):
-            self.inputs["return_dict"] = True
-        if subject.kind == "encoder-decoder":
-            width = max(self.decoder_lengths)
-            decoder = torch.full((len(rows), width), pad, dtype=torch.long)
-            decoder_mask = torch.zeros_like(decoder)
-            for i, row in enumerate(rows):
-                decoder[i, : len(row.decoder_ids)] = torch.tensor(row.decoder_ids)
-                decoder_mask[i, : len(row.decoder_ids)] = 1
-            self.inputs["decoder_input_ids"] = decoder.to(device)
-            self.inputs["decoder_attention_mask"] = decoder_mask.to(device)
-
-
-_signatures: dict[type, frozenset[str]] = {}
-
-
-def _accepted(model_type: type) -> frozenset[str]:
-    if model_type not in _signatures:
-        _signatures[model_type] = frozenset(inspect.signature(model_type.forward).parameters)  # type: ignore[attr-defined]
-    return _signatures[model_type]
 
 
 @dataclass(eq=False)
@@ -207,7 +161,7 @@ class _Taps:
     """The hooks and attention visitors that a batch needs, what they captured and which edits fired."""
 
     subject: Subject
-    batch: _Batch
+    batch: Batch
     capture: Sequence[str]
     captured: dict[str, torch.Tensor] = field(default_factory=dict)
     hooks: list[Hook] = field(default_factory=list)

@@ -73,7 +73,7 @@ def _inner(value: Any) -> Iterator[torch.Tensor]:
     if not isinstance(value, torch.Tensor):
         return
     if type(value) not in PLAIN and hasattr(value, "__tensor_flatten__"):
-        flatten: Any = getattr(value, "__tensor_flatten__")
+        flatten: Any = value.__tensor_flatten__  # type: ignore[attr-defined]
         for part in flatten()[0]:
             yield from _inner(getattr(value, part))
     else:
