@@ -51,8 +51,9 @@ model = BertForSequenceClassification(config)
 optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
 for _ in range(4):
     for rows in torch.randperm(len(train)).split(32):
-        given = tokenizer(list(train.sentence[rows]), padding=True, return_tensors="pt")
-        model(**given, labels=torch.tensor(train.label[rows].tolist())).loss.backward()
+        batch = train.iloc[rows.numpy()]
+        given = tokenizer(list(batch.sentence), padding=True, return_tensors="pt")
+        model(**given, labels=torch.tensor(list(batch.label))).loss.backward()
         optimiser.step()
         optimiser.zero_grad()
 model.eval()

@@ -46,10 +46,15 @@ def read(
         first = first or output
         pieces[forced] = _target_logits(readout, output)
     scores = combined(readout, pieces)
+    not_nan(scores, readout)
+    return scores, first
+
+
+def not_nan(scores: torch.Tensor, readout: Readout) -> None:
+    """Raise `ModelError` for a score that is NaN."""
     if bool(torch.isnan(scores).any()):
         blame = "the function or in the model's weights" if readout.function is not None else "the model's weights, or overflow in its dtype"
         raise ModelError(f"The score of {readout.description or 'the prediction'} is NaN; look for NaN in {blame}.")
-    return scores, first
 
 
 def _wanted(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant], count: int) -> torch.Tensor | None:

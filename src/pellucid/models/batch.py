@@ -51,13 +51,13 @@ class Batch:
             if row.segment:
                 segment[i, span] = torch.tensor(row.segment)
         self.inputs: dict[str, Any] = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-        accepted = _accepted(type(subject.model))
+        names = accepted(type(subject.model))
         layout = subject.layout
-        if "position_ids" in accepted and layout is not None and layout.position_ids and subject.kind != "encoder-decoder":
+        if "position_ids" in names and layout is not None and layout.position_ids and subject.kind != "encoder-decoder":
             self.inputs["position_ids"] = (positions + layout.position_start).to(device)
-        if "token_type_ids" in accepted and any(row.segment for row in rows):
+        if "token_type_ids" in names and any(row.segment for row in rows):
             self.inputs["token_type_ids"] = segment.to(device)
-        if "use_cache" in accepted:
+        if "use_cache" in names:
             self.inputs["use_cache"] = False
         if not getattr(subject.model.config, "return_dict", True):
             self.inputs["return_dict"] = True
@@ -75,7 +75,8 @@ class Batch:
 _signatures: dict[type, frozenset[str]] = {}
 
 
-def _accepted(model_type: type) -> frozenset[str]:
+def accepted(model_type: type) -> frozenset[str]:
+    """Return the names of the arguments that a model class takes."""
     if model_type not in _signatures:
         _signatures[model_type] = frozenset(inspect.signature(model_type.forward).parameters)  # type: ignore[attr-defined]
     return _signatures[model_type]

@@ -74,15 +74,8 @@ def load(
         folder, wanted = located(name), dtype_of(dtype)
         tokenizer = saved_tokenizer(folder, options, wanted=False) if tokenizer is None else tokenizer
         model = saved_model(folder, wanted, device_map, options)
-    elif isinstance(given, type) or hasattr(given, "model") or not callable(given):
-        kind = given.__name__ if isinstance(given, type) else type(given).__name__
-        raise ModelError(
-            f"load got {kind}; pass a model name, a folder, a live transformers model or a function of texts."
-        )
     else:
-        return Subject(
-            None, None, None, kind="black-box", head="none", name=getattr(given, "__name__", "function"), function=given
-        )
+        return _black_box(given)
     if isinstance(tokenizer, (str, os.PathLike)):
         tokenizer = saved_tokenizer(
             located(os.fspath(tokenizer), "tokenizer_config.json"),
@@ -92,6 +85,16 @@ def load(
     if device is not None:
         model = _moved(model, device)
     return subject_of(model, tokenizer, name=name, revision=revision or "")
+
+
+def _black_box(given: Any) -> Subject:
+    if isinstance(given, type) or hasattr(given, "model") or not callable(given):
+        kind = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise ModelError(
+            f"load got {kind}; pass a model name, a folder, a live transformers model or a function of texts."
+        )
+    name = getattr(given, "__name__", "function")
+    return Subject(None, None, None, kind="black-box", head="none", name=name, function=given)
 
 
 def subject_of(
