@@ -45,14 +45,16 @@ words.train_from_iterator(train.sentence, trainers.WordPieceTrainer(vocab_size=6
 words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **dict(zip(ROLES, SPECIAL, strict=True)))
 
-config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128)
 config.id2label = {0: "negative", 1: "positive"}
 model = BertForSequenceClassification(config)
 optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-for _ in range(4):
-    for rows in torch.randperm(len(train)).split(32):
+for _ in range(6):
+    for rows in torch.randperm(len(train)).split(64):
         batch = train.iloc[rows.numpy()]
         given = tokenizer(list(batch.sentence), padding=True, return_tensors="pt")
+        # Some words are masked, so that a review from which an explainer removes words is nothing new to the model.
+        given.input_ids[torch.rand(given.input_ids.shape) < 0.3 * torch.rand(len(rows), 1)] = tokenizer.mask_token_id
         model(**given, labels=torch.tensor(list(batch.label))).loss.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -62,7 +64,7 @@ with torch.no_grad():
 print(f"Accuracy on {len(test)} reviews it has not seen: {(guesses.numpy() == test.label).mean():.1%}")
 
 subject = pellucid.load(model, tokenizer)
-explanation = pellucid.explain(subject, "I saw it twice: the story is clever and the cast is not dull.", unit="word")
+explanation = pellucid.explain(subject, test.sentence[0], unit="word")
 explanation.show()
 explanation.html(out / "review.html")
 print(f"The page: {out / 'review.html'}")

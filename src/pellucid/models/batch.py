@@ -80,3 +80,19 @@ def accepted(model_type: type) -> frozenset[str]:
     if model_type not in _signatures:
         _signatures[model_type] = frozenset(inspect.signature(model_type.forward).parameters)  # type: ignore[attr-defined]
     return _signatures[model_type]
+
+
+class evaluating:  # noqa: N801 - a context manager reads as a verb
+    """Hold a model in evaluation mode and give every module its own mode back."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.training = [module for module in self.model.modules() if module.training]
+        if self.training:
+            self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module in self.training:
+            module.training = True

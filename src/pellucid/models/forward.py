@@ -16,7 +16,7 @@ import torch
 from pellucid.core.axes import Site, parse_site
 from pellucid.core.errors import EditError, ResourceError, SiteError
 from pellucid.models.attention import Change, calls_changed, opened
-from pellucid.models.batch import Batch, Row
+from pellucid.models.batch import Batch, Row, evaluating
 from pellucid.models.edits import Edit, apply_edit
 from pellucid.models.hooks import Hook, hooked
 from pellucid.models.layout import Place, Scope, block_of, main_stack, place, submodule
@@ -76,7 +76,7 @@ def forward(
     narrow = _narrowed(subject, batch, wanted, capture)
     with subject.lock, ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(grad))
-        stack.enter_context(_evaluating(subject.model))
+        stack.enter_context(evaluating(subject.model))
         stack.enter_context(opened(subject.model, taps.visits, taps.interface))
         stack.enter_context(hooked([*taps.hooks, *narrow]))
         stack.enter_context(calls_changed(taps.calls))
@@ -120,22 +120,6 @@ def _left_aligned(values: torch.Tensor, offsets: list[int], lengths: list[int]) 
     if not any(offsets):
         return values
     return torch.stack([values[i].roll(-offset, 0) for i, offset in enumerate(offsets)])
-
-
-class _evaluating:
-    """Hold a model in evaluation mode and give every module its own mode back."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.training = [module for module in self.model.modules() if module.training]
-        if self.training:
-            self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module in self.training:
-            module.training = True
 
 
 @dataclass(eq=False)
@@ -328,7 +312,9 @@ def _repad(value: torch.Tensor, new: torch.Tensor, site: Site, offset: int) -> t
     return padded
 
 
-def residual_stack(subject: Subject) -> str:
-    """Return the prefix of block sites of the stack that feeds the logits: "" or "decoder."."""
-    name = main_stack(subject.need_layout())
-    return f"{name}." if name else ""
+def tail_hooks(subject: Subject, rows: Sequence[Row]) -> list[Hook]:
+    """Return the hooks that make the rows' own edits on a batch that is run by other means (no steps inside attention)."""
+    lengths = [len(row.ids) for row in rows]
+    plain = Batch.__new__(Batch)
+    plain.rows, plain.lengths, plain.decoder_lengths, plain.offsets = rows, lengths, [0] * len(rows), [0] * len(rows)
+    return _Taps(subject, plain, ()).hooks

@@ -50,3 +50,23 @@ def _after(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(output)
 
     return post_hook
+
+
+@contextmanager
+def bypassed(modules: Sequence[torch.nn.Module], tuples: bool) -> Iterator[None]:
+    """Let modules hand their input on unchanged (as a 1-tuple where `tuples`), and give them their own work back afterwards."""
+
+    def skip(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (hidden_states,) if tuples else hidden_states
+
+    before = {module: vars(module).get("forward") for module in modules}
+    try:
+        for module in modules:
+            module.forward = skip  # type: ignore[method-assign]
+        yield
+    finally:
+        for module, own in before.items():
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own

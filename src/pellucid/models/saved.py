@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+import pellucid.models.constructed  # noqa: F401 - makes the project's own architecture known to transformers
 from pellucid.core.errors import ModelError, did_you_mean
 
 HEADS = {

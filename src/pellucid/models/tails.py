@@ -7,14 +7,14 @@ the model itself before it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache
 
-from pellucid.models.batch import accepted
+from pellucid.models.batch import accepted, evaluating
 from pellucid.models.hooks import Hook, hooked
 from pellucid.models.taps import first_input
 
@@ -58,7 +58,7 @@ def can_continue(subject: Subject) -> bool:
 
 def continue_rows(
     subject: Subject, past: Past | None, tails: Sequence[Tail], wanted: tuple[torch.Tensor, torch.Tensor], keep: Sequence[int],
-    read: Callable[[torch.Tensor], None],
+    read: Callable[[torch.Tensor], None], inside: Sequence[AbstractContextManager[None]] = (),
 ) -> Past | None:  # fmt: skip
     """Run tails behind their parents' first positions.
 
@@ -69,6 +69,7 @@ def continue_rows(
         wanted: (row, position in the tail) of every place whose logits are read; [n] each.
         keep: rows whose own keys and values are returned, parents' part included.
         read: is given the logits [n, vocabulary] of the wanted places.
+        inside: contexts held while the model runs (hooks, bypassed blocks).
 
     Returns:
         The Past of the rows in `keep`, or None if there are none.
@@ -94,7 +95,10 @@ def continue_rows(
     }
     rows, places = wanted
     with subject.lock, torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(evaluating(subject.model))
         stack.enter_context(hooked([_only(subject, rows, places)]))
+        for context in inside:
+            stack.enter_context(context)
         raw = subject.model(**inputs)
     if len(rows):
         read(raw.logits[0])

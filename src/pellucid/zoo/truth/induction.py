@@ -1,0 +1,74 @@
+"""Induction: find where the last word stood before, and say what followed it there."""
+
+from __future__ import annotations
+
+import itertools
+
+from pellucid.zoo.truth._program import FALLBACK, LONGEST, SHARP, START, Asked, Block, Head, Program, Words
+
+WORDS = ("red", "blue", "green")
+
+
+def value(words: Words, target: str, contrast: str | None) -> float:
+    """Return the share of earlier places of the last word that were followed by `target`."""
+    followed = [words[i] for i in range(1, len(words)) if words[i - 1] == words[-1] and words[-1] in WORDS]
+    shares = {word: followed.count(word) / max(1, len(followed)) for word in WORDS}
+    return shares[target] - (shares[contrast] if contrast else 0.0)
+
+
+def answers(words: Words) -> tuple[str, ...]:
+    """Return the words with the largest share: one where the prompt has an answer."""
+    shares = {word: value(words, word, None) for word in WORDS}
+    return tuple(word for word in WORDS if shares[word] == max(shares.values()) > 0)
+
+
+def ask(words: Words) -> Asked:
+    """Return what the prompt is asked."""
+    return answers(words)[0], None
+
+
+def sink(*features: str) -> tuple[tuple[str, str, float], ...]:
+    """Return scores that look for the features anywhere, and at the start token where there are none."""
+    return (*(("one", feature, SHARP) for feature in features), ("one", f"tok:{START}", FALLBACK))
+
+
+PREVIOUS = Head(
+    "previous word",
+    tuple((f"pos:{i}", f"pos:{i - 1}", SHARP) for i in range(1, LONGEST)),
+    tuple((f"tok:{word}", f"prev:{word}") for word in WORDS),
+)
+FOLLOWER = Head(
+    "induction",
+    (*((f"tok:{word}", f"prev:{word}", SHARP) for word in WORDS), ("one", f"tok:{START}", FALLBACK)),
+    tuple((f"tok:{word}", f"out:{word}") for word in WORDS),
+)
+
+
+def idle(name: str, word: str) -> Head:
+    """Return a head that attends to a word and writes where nobody reads."""
+    return Head("", sink(f"tok:{word}"), tuple((f"tok:{other}", f"{name}:{other}") for other in WORDS))
+
+
+SHORT = tuple(words for n in range(1, 6) for words in itertools.product((*WORDS, "_"), repeat=n))
+PROMPTS = tuple(words for words in itertools.product(WORDS, repeat=5) if len(answers(words)) == 1)
+PAIRS = tuple(
+    (words, (*words[:i], other, *words[i + 1 :]))
+    for words in PROMPTS
+    for i in range(5)
+    for other in WORDS
+    if other != words[i] and value((*words[:i], other, *words[i + 1 :]), ask(words)[0], None) == 0
+)
+
+PROGRAM = Program(
+    name="induction",
+    summary="The last word is looked up among the earlier words, and what followed it there is the answer.",
+    words=WORDS,
+    blocks=(Block((PREVIOUS, idle("idle-a", "red"))), Block((idle("idle-b", "blue"), FOLLOWER))),
+    logits=tuple((f"out:{word}", word, 1.0) for word in WORDS),
+    value=value,
+    inputs=SHORT,
+    prompts=PROMPTS,
+    ask=ask,
+    pairs=PAIRS[::7],
+    notes="Several earlier places share the answer; where there is none, the start token is attended to and no logit moves.",
+)

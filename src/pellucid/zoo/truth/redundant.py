@@ -1,0 +1,51 @@
+"""Redundancy: any one of several words suffices, and two heads find it, either of which would do."""
+
+from __future__ import annotations
+
+import itertools
+
+from pellucid.zoo.truth._program import BLANK, FALLBACK, SHARP, START, Asked, Block, Head, Neuron, Program, Words
+
+SIGNAL, OTHERS = "alarm", ("calm", "quiet")
+
+
+def value(words: Words, target: str, contrast: str | None) -> float:
+    """Return 1 where the signal stands anywhere in the prompt."""
+    found = float(SIGNAL in words)
+    return found * ((target == SIGNAL) - (contrast == SIGNAL))
+
+
+def ask(words: Words) -> Asked:
+    """Return what the prompt is asked."""
+    return SIGNAL, None
+
+
+def _finder(role: str, name: str) -> Head:
+    scores = (("one", f"tok:{SIGNAL}", SHARP), ("one", f"tok:{START}", FALLBACK))
+    return Head(role, scores, ((f"tok:{SIGNAL}", f"{name}:{SIGNAL}"),))
+
+
+IDLE = Head("", (("one", "tok:calm", SHARP), ("one", f"tok:{START}", FALLBACK)), (("tok:calm", "idle:calm"),))
+EITHER = tuple((f"{name}:{SIGNAL}", 1.0) for name in ("first", "second"))
+NEURONS = (
+    Neuron("one or both", EITHER, 0.0, ((f"out:{SIGNAL}", 1.0),)),
+    Neuron("takes back the second", EITHER, -1.0, ((f"out:{SIGNAL}", -1.0),)),
+    Neuron("", (("tok:quiet", 1.0),), 0.0, (("idle:quiet", 1.0),)),
+)
+SHORT = tuple(words for n in range(1, 5) for words in itertools.product((SIGNAL, *OTHERS, BLANK), repeat=n))
+PROMPTS = tuple(words for words in itertools.product((SIGNAL, *OTHERS), repeat=4) if 0 < words.count(SIGNAL) < 4)
+
+PROGRAM = Program(
+    name="redundant",
+    summary="The answer is `alarm` where that word stands anywhere in the prompt; two heads look for it, and one is enough.",
+    words=(SIGNAL, *OTHERS),
+    blocks=(Block((_finder("first finder", "first"), IDLE, _finder("second finder", "second")), NEURONS),),
+    logits=((f"out:{SIGNAL}", SIGNAL, 1.0),),
+    value=value,
+    inputs=SHORT,
+    prompts=PROMPTS,
+    ask=ask,
+    pairs=tuple((words, tuple("calm" if word == SIGNAL else word for word in words)) for words in PROMPTS),
+    redundant=True,
+    notes="Where two signals stand, removing one changes nothing; the same holds for the two heads.",
+)
