@@ -1,4 +1,4 @@
-"""Explain a hundred prompts into one table: which word matters most for the next word, on average?
+"""Explain a hundred prompts into one table: which words matter most for the word that comes next?
 
     python examples/hundred_prompts.py [FOLDER]
 """
@@ -18,4 +18,4 @@ prompts = [opening.format(country) for opening in OPENINGS for country in COUNTR
 results = pellucid.run("gradient_x_input", subject, prompts, unit="word")
 table = pd.concat([result.to_pandas().assign(prompt=prompt) for prompt, result in zip(prompts, results, strict=True)])
 table.to_csv(f"{sys.argv[1] if len(sys.argv) > 1 else 'out'}/hundred_prompts.csv", index=False)
-print(table.groupby("unit")["value"].agg(["mean", "count"]).sort_values("mean").tail(10))
+print(table.groupby("unit")["value"].agg(["mean", "std", "count"]).sort_values("mean", ascending=False).head(10).round(2))

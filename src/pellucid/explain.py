@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 AUTO_SECONDS = 60.0
 BACKWARD = 2.0
+MOST_STEPS = 512
 
 
 def explain(
@@ -53,7 +54,8 @@ def explain(
         target: a token, text, class, `Target` or function of the logits; None means what the model predicts.
         contrast: the alternative ("this rather than that").
         methods: names, or "auto": integrated gradients and occlusion where each is estimated to take under 60 s, else gradient x input; black
-            boxes get occlusion and Shapley values. The choice is in the notes.
+            boxes get occlusion and Shapley values. The choice is in the notes. Path methods start from the mean embedding, because at the zero vector
+            models with RMS norms are all but discontinuous and their scores do not add up; where they still do not, more steps are taken.
         unit: "token", "word", "sentence", "line", "message" or token ranges.
         generate: explain the model's own continuation of this many tokens, unit by generated token.
         budget: seconds that may be spent; methods and checks that do not fit are left out, and the notes say so.
@@ -81,7 +83,11 @@ def explain(
         question = ask(subject, prompt, target=target, contrast=contrast, unit=unit)
         names, notes = _choose(question, methods, budget)
         pinned = _pinned(question, target, contrast)
-        results = [_run(name, question, prompt, pinned, unit, seed) for name in names]
+        results = []
+        for name in names:
+            left = AUTO_SECONDS if budget is None else budget - (time.perf_counter() - start)
+            result, again = _run(name, question, prompt, pinned | {"unit": unit, "seed": seed, "baseline": "mean"}, left)
+            results, notes = [*results, result], [*notes, *again]
         results, more = _checked(question, results, None if budget is None else budget - (time.perf_counter() - start), seed)
     parameters = {"methods": list(names), "unit": unit if isinstance(unit, str) else [list(u) for u in unit], "generate": generate, "budget": budget}
     return Explanation(
@@ -145,11 +151,23 @@ def _pinned(question: Question, target: TargetLike, contrast: int | str | None) 
     return {"target": Target(what, None if other is None else other if len(other) > 1 else other[0], asked.measure, kind, asked.each)}
 
 
-def _run(name: str, question: Question, prompt: PromptLike, pinned: Mapping[str, Any], unit: Unit, seed: int) -> Scores:
-    takes = {p["name"] for p in find(name).parameters}
-    given: dict[str, Any] = {"unit": unit, "seed": seed, **pinned}
-    result: Scores = run(name, question.subject, prompt, **{key: value for key, value in given.items() if key in takes})
-    return result
+def _run(name: str, question: Question, prompt: PromptLike, given: Mapping[str, Any], seconds: float) -> tuple[Scores, list[str]]:
+    """Run a method; where its steps were too few for its scores to add up, run it again with more, as time allows; return notes, too."""
+    taken = {p["name"]: p.get("default") for p in find(name).parameters}
+    given = {key: value for key, value in given.items() if key in taken}
+    result: Scores = run(name, question.subject, prompt, **given)
+    notes: list[str] = []
+    steps = taken.get("steps")
+    while isinstance(steps, int) and steps < MOST_STEPS and _incomplete(result) and 4 * result.provenance.seconds < seconds:
+        steps *= 4
+        seconds -= 4 * result.provenance.seconds
+        notes = [f"{name} was run with {steps} steps, because with fewer its scores did not add up."]
+        result = run(name, question.subject, prompt, steps=steps, **given)
+    return result, notes
+
+
+def _incomplete(result: Scores) -> bool:
+    return any(evidence.name == "completeness" and evidence.ok is False for evidence in result.evidence)
 
 
 def _checked(question: Question, results: list[Scores], seconds: float | None, seed: int) -> tuple[list[Scores], list[str]]:
@@ -180,12 +198,17 @@ def _agreement(results: Sequence[Scores]) -> tuple[Evidence, ...]:
     values: dict[str, float] = {}
     for first, second in combinations(results, 2):
         a, b = first.values.reshape(-1), second.values.reshape(-1)
-        tau = float(kendalltau(a, b).statistic) if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
+        tau = float(kendalltau(_rough(a), _rough(b)).statistic) if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
         values[f"{first.provenance.method} ~ {second.provenance.method}"] = tau
     known = [v for v in values.values() if not np.isnan(v)]
     mean = float(np.mean(known)) if known else float("nan")
     words = "agree closely" if mean > 0.7 else "agree in part" if mean > 0.3 else "do not agree"
     return (Evidence("agreement", f"The methods {words} on the ranking of units (mean Kendall tau {mean:.2f}).", values, ok=bool(mean > 0.3)),)
+
+
+def _rough(scores: np.ndarray) -> np.ndarray:
+    """Round scores to 2 % of the largest, so that units which do not matter are ties and not a ranking of noise."""
+    return np.round(scores / (0.02 * max(float(np.abs(scores).max()), 1e-30)))
 
 
 def _predictions(question: Question) -> tuple[tuple[str, float], ...]:

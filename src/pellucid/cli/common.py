@@ -102,6 +102,9 @@ def working(what: str, *, batches: bool = False) -> Iterator[None]:
         yield
 
 
+SMALL = 5_000_000  # weights; below this a second thread makes a forward slower
+
+
 def load_subject(model: str) -> Any:
     """Load a model, with progress in this program's own form only."""
     with working(f"Loading {model}"):
@@ -115,7 +118,15 @@ def load_subject(model: str) -> Any:
             logging.disable_progress_bar()
             if not sys.stderr.isatty():
                 disable_progress_bars()
-        return load(model)
+        import torch
+
+        # Loading proves the layout on a few tokens: products too short to share, where waiting threads only cost.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        subject = load(model)
+        if subject.model is None or sum(p.numel() for p in subject.model.parameters()) >= SMALL:
+            torch.set_num_threads(threads)
+        return subject
 
 
 def hand_out(result: Any, *, as_json: bool, html: Path | None = None, save: Path | None = None) -> None:

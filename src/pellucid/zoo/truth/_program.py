@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 PAD, START, BLANK = "<pad>", "<bos>", "_"
-LONGEST = 12
-SHARP = 40.0
+LONGEST = 8
+SHARP = 32.0
 FALLBACK = SHARP / 2
 
 
@@ -39,6 +39,28 @@ class Neuron:
     reads: tuple[tuple[str, float], ...]
     bias: float
     writes: tuple[tuple[str, float], ...]
+
+
+CHATTER = ("chatter", BLANK, 0.1)
+
+
+def sink(*features: str) -> tuple[tuple[str, str, float], ...]:
+    """Return scores that look for the features anywhere, and at the start token where there are none."""
+    return (*(("one", feature, SHARP) for feature in features), ("one", f"tok:{START}", FALLBACK))
+
+
+def idle_head(name: str, word: str) -> Head:
+    """Return a head that attends to a word and writes where nobody reads."""
+    return Head("", sink(f"tok:{word}"), ((f"tok:{word}", name),))
+
+
+def chatter(*words: str) -> Head:
+    """Return a head that attends softly to words and moves the logit of the blank (with `CHATTER`), which nobody asks for.
+
+    It does not touch any answer, but it makes every site of its block move some logit, as the proofs at load demand.
+    """
+    features = [f"tok:{word}" for word in words]
+    return Head("", tuple(("one", name, 1.0) for name in features), tuple((name, "chatter") for name in features))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """From a program to weights: every feature is one dimension, every score one dimension of a head, nothing is trained.
 
-In a GPT-2 each feature is a pair of dimensions (+x, -x), so that the mean that LayerNorm takes away is zero, and a last pair
-holds a constant so large (`BALLAST`) that the variance hardly depends on the features: the norms are there and run, and with
-their gain they are the identity to a few parts in a million.
+In a GPT-2 one more dimension holds minus the sum of all features, so that the mean that LayerNorm takes away is zero, and two
+more hold a constant so large (`BALLAST`) that the variance hardly depends on the features: the norms are there and run, and
+with their gain they are the identity to a few parts in a million.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pellucid.models.constructed import TruthConfig, TruthForCausalLM
 from pellucid.zoo.truth._program import BLANK, LONGEST, PAD, START, Block, Head, Neuron, Program
 
 SCALE = 10.0
-BALLAST = 1024.0
+BALLAST = 4096.0
 
 
 def tokenizer(program: Program) -> Any:
@@ -129,7 +129,7 @@ def _truth(program: Program) -> Any:
 def _gpt2(program: Program) -> Any:
     names = _names(program)
     heads = len(program.blocks[0].heads)
-    width = max(_head_width(program), -(-(2 * len(names) + 2) // heads))
+    width = max(_head_width(program), -(-(len(names) + 3) // heads))
     size, count = heads * width, max(len(block.neurons) for block in program.blocks)
     config = GPT2Config(
         vocab_size=len(program.vocabulary), n_positions=LONGEST, n_embd=size, n_layer=len(program.blocks), n_head=heads,
@@ -141,8 +141,8 @@ def _gpt2(program: Program) -> Any:
         parameter.zero_()
     tokens, positions, unembedding = _embedding(program)
     stack = built.transformer
-    stack.wte.weight.copy_(_paired(tokens, size))
-    stack.wpe.weight.copy_(_paired(positions, size))
+    stack.wte.weight.copy_(_balanced(tokens, size))
+    stack.wpe.weight.copy_(_balanced(positions, size))
     stack.wpe.weight[:, -2:] = torch.tensor([BALLAST, -BALLAST])
     built.lm_head.weight.copy_(_read(unembedding, size))
     gain = (2 * BALLAST**2 / size + config.layer_norm_epsilon) ** 0.5
@@ -154,22 +154,21 @@ def _gpt2(program: Program) -> Any:
             norm.weight.fill_(gain)
         # GPT-2 keeps its matrices as [input, output].
         module.attn.c_attn.weight.copy_(_read(torch.cat([query, key, value]), size).T)
-        module.attn.c_proj.weight.copy_(_paired(output.T, size))
+        module.attn.c_proj.weight.copy_(_balanced(output.T, size))
         module.mlp.c_fc.weight.copy_(_read(up, size).T)
         module.mlp.c_fc.bias.copy_(bias)
-        module.mlp.c_proj.weight.copy_(_paired(down.T, size))
+        module.mlp.c_proj.weight.copy_(_balanced(down.T, size))
     stack.ln_f.weight.fill_(gain)
     return built
 
 
-def _paired(written: torch.Tensor, size: int) -> torch.Tensor:
-    """Return [rows, size] from [rows, features]: what is written goes to a dimension and, negated, to its partner."""
-    wide = torch.zeros(len(written), size)
-    features = written.shape[1]
-    wide[:, :features], wide[:, features : 2 * features] = written, -written
+def _balanced(written: torch.Tensor, size: int) -> torch.Tensor:
+    """Return [rows, size] from [rows, features]: what is written is taken away again in the balancing dimension."""
+    wide = _read(written, size)
+    wide[:, written.shape[1]] = -written.sum(1)
     return wide
 
 
 def _read(reading: torch.Tensor, size: int) -> torch.Tensor:
-    """Return [rows, size] from [rows, features]: a feature is read as half the difference of its two dimensions."""
-    return _paired(reading / 2, size)
+    """Return [rows, size] from [rows, features]: other dimensions are not read."""
+    return torch.nn.functional.pad(reading, (0, size - reading.shape[1]))

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import itertools
 
-from pellucid.zoo.truth._program import BLANK, FALLBACK, SHARP, START, Asked, Block, Head, Neuron, Program, Words
+from pellucid.zoo.truth._program import (
+    BLANK,
+    CHATTER,
+    Asked,
+    Block,
+    Head,
+    Neuron,
+    Program,
+    Words,
+    chatter,
+    idle_head,
+    sink,
+)
 
 SUBJECTS, RELATIONS, FILLERS = ("france", "spain", "japan"), ("capital", "language"), ("the", "of")
 FACTS = {
@@ -42,12 +54,12 @@ def _pairs(prompts: tuple[Words, ...]) -> tuple[tuple[Words, Words], ...]:
 
 LOOK = Head(
     "relation",
-    (*(("one", f"tok:{r}", SHARP) for r in RELATIONS), ("one", f"tok:{START}", FALLBACK)),
+    sink(*(f"tok:{r}" for r in RELATIONS)),
     tuple((f"tok:{r}", f"relation:{r}") for r in RELATIONS),
 )
 FETCH = Head(
     "answer",
-    (*(("one", f"tok:{s}", SHARP) for s in SUBJECTS), ("one", f"tok:{START}", FALLBACK)),
+    sink(*(f"tok:{s}" for s in SUBJECTS)),
     tuple((f"attribute:{answer}", f"out:{answer}") for answer in ANSWERS),
 )
 KNOWN = tuple(
@@ -56,15 +68,9 @@ KNOWN = tuple(
 )
 
 
-def idle_head(name: str, word: str) -> Head:
-    """Return a head that attends to a word and writes where nobody reads."""
-    scores = (("one", f"tok:{word}", SHARP), ("one", f"tok:{START}", FALLBACK))
-    return Head("", scores, tuple((f"tok:{s}", f"{name}:{s}") for s in SUBJECTS))
-
-
 # Busy neurons write where nobody reads; the others would write into the answer, but nothing ever switches them on.
 IDLE = (
-    *(Neuron("", ((f"tok:{word}", 1.0),), 0.0, ((f"idle:{word}", 1.0),)) for word in (*SUBJECTS, *FILLERS)),
+    *(Neuron("", ((f"tok:{word}", 1.0),), 0.0, (("idle-m", 1.0),)) for word in (*SUBJECTS, *FILLERS)),
     *(Neuron("", ((f"tok:{s}", 1.0),), -2.0, (("out:paris", 1.0),)) for s in SUBJECTS),
 )
 SHORT = tuple(
@@ -82,12 +88,12 @@ PROMPTS = tuple(
 PROGRAM = Program(
     name="fact",
     summary="A relation and a subject behind it give an attribute, which one neuron of the first MLP knows.",
-    words=(*SUBJECTS, *RELATIONS, *FILLERS, *ANSWERS),
+    words=(*FILLERS, *SUBJECTS, *RELATIONS, *ANSWERS),
     blocks=(
         Block((LOOK, idle_head("idle-a", "the")), KNOWN),
-        Block((idle_head("idle-b", "of"), FETCH), IDLE),
+        Block((chatter("france", "capital", "language"), FETCH), IDLE),
     ),
-    logits=tuple((f"out:{answer}", answer, 1.0) for answer in ANSWERS),
+    logits=(*((f"out:{answer}", answer, 1.0) for answer in ANSWERS), CHATTER),
     value=value,
     inputs=SHORT,
     prompts=PROMPTS,

@@ -9,8 +9,8 @@ from pellucid.zoo.truth._program import Block, Neuron
 
 # Busy neurons write where nobody reads; the others would write into the answer, but nothing ever switches them on.
 IDLE = (
-    *(Neuron("", ((f"tok:{word}", 1.0),), 0.0, ((f"idle-m:{word}", 1.0),)) for word in induction.WORDS),
-    *(Neuron("", ((f"tok:{word}", 1.0),), -2.0, ((f"out:{word}", 1.0),)) for word in induction.WORDS),
+    *(Neuron("", ((f"tok:{word}", 1.0),), 0.0, (("idle-m", 1.0),)) for word in induction.WORDS[:3]),
+    *(Neuron("", ((f"tok:{word}", 1.0),), -2.0, ((f"out:{word}", 1.0),)) for word in induction.WORDS[:3]),
 )
 BLOCKS = tuple(Block(block.heads, IDLE) for block in induction.PROGRAM.blocks)
 PROGRAM = replace(induction.PROGRAM, name="gpt2-induction", gpt2=True, blocks=BLOCKS)

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import itertools
 
-from pellucid.zoo.truth._program import FALLBACK, LONGEST, SHARP, START, Asked, Block, Head, Program, Words
+from pellucid.zoo.truth._program import (
+    BLANK,
+    CHATTER,
+    FALLBACK,
+    LONGEST,
+    SHARP,
+    START,
+    Asked,
+    Block,
+    Head,
+    Program,
+    Words,
+    chatter,
+    idle_head,
+)
 
-WORDS = ("red", "blue", "green")
+WORDS = ("red", "blue", "green", "gold", "pink", "grey", "brown", "black", "white")
 
 
 def value(words: Words, target: str, contrast: str | None) -> float:
@@ -27,11 +41,6 @@ def ask(words: Words) -> Asked:
     return answers(words)[0], None
 
 
-def sink(*features: str) -> tuple[tuple[str, str, float], ...]:
-    """Return scores that look for the features anywhere, and at the start token where there are none."""
-    return (*(("one", feature, SHARP) for feature in features), ("one", f"tok:{START}", FALLBACK))
-
-
 PREVIOUS = Head(
     "previous word",
     tuple((f"pos:{i}", f"pos:{i - 1}", SHARP) for i in range(1, LONGEST)),
@@ -44,18 +53,16 @@ FOLLOWER = Head(
 )
 
 
-def idle(name: str, word: str) -> Head:
-    """Return a head that attends to a word and writes where nobody reads."""
-    return Head("", sink(f"tok:{word}"), tuple((f"tok:{other}", f"{name}:{other}") for other in WORDS))
-
-
-SHORT = tuple(words for n in range(1, 6) for words in itertools.product((*WORDS, "_"), repeat=n))
-PROMPTS = tuple(words for words in itertools.product(WORDS, repeat=5) if len(answers(words)) == 1)
+SHORT = (
+    *(words for n in range(1, 5) for words in itertools.product((*WORDS, BLANK), repeat=n)),
+    *itertools.product((*WORDS[:3], BLANK), repeat=5),
+)
+PROMPTS = tuple(words for words in itertools.product(WORDS[:3], repeat=5) if len(answers(words)) == 1)
 PAIRS = tuple(
     (words, (*words[:i], other, *words[i + 1 :]))
     for words in PROMPTS
     for i in range(5)
-    for other in WORDS
+    for other in WORDS[:3]
     if other != words[i] and value((*words[:i], other, *words[i + 1 :]), ask(words)[0], None) == 0
 )
 
@@ -63,8 +70,8 @@ PROGRAM = Program(
     name="induction",
     summary="The last word is looked up among the earlier words, and what followed it there is the answer.",
     words=WORDS,
-    blocks=(Block((PREVIOUS, idle("idle-a", "red"))), Block((idle("idle-b", "blue"), FOLLOWER))),
-    logits=tuple((f"out:{word}", word, 1.0) for word in WORDS),
+    blocks=(Block((PREVIOUS, idle_head("idle-a", "red"))), Block((chatter("pink", "brown", "white"), FOLLOWER))),
+    logits=(*((f"out:{word}", word, 1.0) for word in WORDS), CHATTER),
     value=value,
     inputs=SHORT,
     prompts=PROMPTS,

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import itertools
 
-from pellucid.zoo.truth._program import BLANK, FALLBACK, SHARP, START, Asked, Block, Head, Neuron, Program, Words
+from pellucid.zoo.truth._program import (
+    BLANK,
+    CHATTER,
+    Asked,
+    Block,
+    Head,
+    Neuron,
+    Program,
+    Words,
+    chatter,
+    idle_head,
+    sink,
+)
 
 SIGNAL, OTHERS = "alarm", ("calm", "quiet")
+MORE = ("night", "day", "wind", "rain", "sea", "sky")
 
 
 def value(words: Words, target: str, contrast: str | None) -> float:
@@ -21,31 +34,37 @@ def ask(words: Words) -> Asked:
 
 
 def _finder(role: str, name: str) -> Head:
-    scores = (("one", f"tok:{SIGNAL}", SHARP), ("one", f"tok:{START}", FALLBACK))
-    return Head(role, scores, ((f"tok:{SIGNAL}", f"{name}:{SIGNAL}"),))
+    return Head(role, sink(f"tok:{SIGNAL}"), ((f"tok:{SIGNAL}", f"{name}:{SIGNAL}"),))
 
 
-IDLE = Head("", (("one", "tok:calm", SHARP), ("one", f"tok:{START}", FALLBACK)), (("tok:calm", "idle:calm"),))
+REPORT = Head(
+    "report",
+    sink(f"found:{SIGNAL}"),
+    ((f"found:{SIGNAL}", f"out:{SIGNAL}"),),
+)
 EITHER = tuple((f"{name}:{SIGNAL}", 1.0) for name in ("first", "second"))
 NEURONS = (
-    Neuron("one or both", EITHER, 0.0, ((f"out:{SIGNAL}", 1.0),)),
-    Neuron("takes back the second", EITHER, -1.0, ((f"out:{SIGNAL}", -1.0),)),
-    Neuron("", (("tok:quiet", 1.0),), 0.0, (("idle:quiet", 1.0),)),
+    Neuron("one or both", EITHER, 0.0, ((f"found:{SIGNAL}", 1.0),)),
+    Neuron("takes back the second", EITHER, -1.0, ((f"found:{SIGNAL}", -1.0),)),
+    Neuron("", (("tok:quiet", 1.0),), 0.0, (("idle-m", 1.0),)),
 )
-SHORT = tuple(words for n in range(1, 5) for words in itertools.product((SIGNAL, *OTHERS, BLANK), repeat=n))
+SHORT = tuple(words for n in range(1, 5) for words in itertools.product((SIGNAL, *OTHERS, *MORE, BLANK), repeat=n))
 PROMPTS = tuple(words for words in itertools.product((SIGNAL, *OTHERS), repeat=4) if 0 < words.count(SIGNAL) < 4)
 
 PROGRAM = Program(
     name="redundant",
     summary="The answer is `alarm` where that word stands anywhere in the prompt; two heads look for it, and one is enough.",
-    words=(SIGNAL, *OTHERS),
-    blocks=(Block((_finder("first finder", "first"), IDLE, _finder("second finder", "second")), NEURONS),),
-    logits=((f"out:{SIGNAL}", SIGNAL, 1.0),),
+    words=(*OTHERS, *MORE[:4], SIGNAL, *MORE[4:]),
+    blocks=(
+        Block((_finder("first finder", "first"), idle_head("idle-a", "calm"), _finder("second finder", "second")), NEURONS),
+        Block((idle_head("idle-b", "quiet"), REPORT, chatter("wind", "alarm", "sky"))),
+    ),
+    logits=((f"out:{SIGNAL}", SIGNAL, 1.0), CHATTER),
     value=value,
     inputs=SHORT,
     prompts=PROMPTS,
     ask=ask,
     pairs=tuple((words, tuple("calm" if word == SIGNAL else word for word in words)) for words in PROMPTS),
     redundant=True,
-    notes="Where two signals stand, removing one changes nothing; the same holds for the two heads.",
+    notes="Where two signals stand, removing one changes nothing; the same holds for the two finders and for the places they report to.",
 )

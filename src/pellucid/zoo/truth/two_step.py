@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import itertools
 
-from pellucid.zoo.truth._program import BLANK, FALLBACK, SHARP, START, Asked, Block, Head, Neuron, Program, Words
+from pellucid.zoo.truth._program import (
+    BLANK,
+    CHATTER,
+    Asked,
+    Block,
+    Head,
+    Neuron,
+    Program,
+    Words,
+    chatter,
+    idle_head,
+    sink,
+)
 
 HOME = {"ann": "rome", "bob": "oslo", "eve": "lima"}
 LAND = {"rome": "italy", "oslo": "norway", "lima": "peru"}
@@ -42,7 +54,7 @@ def _pairs(prompts: tuple[Words, ...]) -> tuple[tuple[Words, Words], ...]:
 
 FETCH = Head(
     "person",
-    (*(("one", f"tok:{person}", SHARP) for person in HOME), ("one", f"tok:{START}", FALLBACK)),
+    sink(*(f"tok:{person}" for person in HOME)),
     tuple((f"home:{city}", f"here:{city}") for city in LAND),
 )
 FIRST = tuple(Neuron(f"{p} -> {c}", ((f"tok:{p}", 1.0),), 0.0, ((f"home:{c}", 1.0),)) for p, c in HOME.items())
@@ -51,13 +63,7 @@ SECOND = tuple(
     for city, land in LAND.items()
     for question, answer in zip(QUESTIONS, (city, land), strict=True)
 )
-BUSY = tuple(Neuron("", ((f"tok:{word}", 1.0),), 0.0, ((f"idle:{word}", 1.0),)) for word in (*HOME, *FILLERS))
-
-
-def idle_head(name: str, word: str) -> Head:
-    """Return a head that attends to a word and writes where nobody reads."""
-    scores = (("one", f"tok:{word}", SHARP), ("one", f"tok:{START}", FALLBACK))
-    return Head("", scores, tuple((f"tok:{person}", f"{name}:{person}") for person in HOME))
+BUSY = tuple(Neuron("", ((f"tok:{word}", 1.0),), 0.0, (("idle-m", 1.0),)) for word in (*HOME, *FILLERS))
 
 
 SHORT = tuple(
@@ -76,12 +82,12 @@ PROMPTS = tuple(
 PROGRAM = Program(
     name="two-step",
     summary="A person gives a city in the first block, and the city a country in the second, if the last word asks for it.",
-    words=(*HOME, *QUESTIONS, *FILLERS, *ANSWERS),
+    words=(*FILLERS, *HOME, *QUESTIONS, *ANSWERS),
     blocks=(
         Block((idle_head("idle-a", "the"), idle_head("idle-b", "ann")), (*FIRST, *BUSY)),
-        Block((FETCH, idle_head("idle-c", "in")), (*SECOND, *BUSY)),
+        Block((FETCH, chatter("eve", "country", "city")), (*SECOND, *BUSY)),
     ),
-    logits=tuple((f"out:{answer}", answer, 1.0) for answer in ANSWERS),
+    logits=(*((f"out:{answer}", answer, 1.0) for answer in ANSWERS), CHATTER),
     value=value,
     inputs=SHORT,
     prompts=PROMPTS,
