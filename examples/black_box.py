@@ -1,6 +1,6 @@
 """Explain a plain Python function from texts to log-probabilities, of which nothing else is known.
 
-    python examples/black_box.py [FOLDER]
+python examples/black_box.py [FOLDER]
 """
 
 import math

@@ -1,6 +1,6 @@
 """Which words of a chat lead to each word of the answer? Scores by message and by token for a generated answer.
 
-    python examples/chat.py [FOLDER]
+python examples/chat.py [FOLDER]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Why does the bundled model answer "Paris"? Several methods, their agreement, and a deletion check.
 
-    python examples/fact.py [FOLDER]
+python examples/fact.py [FOLDER]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Where does the model keep that it was asked about France? Put single values of one run into another.
 
-    python examples/patch_grid.py [FOLDER]
+python examples/patch_grid.py [FOLDER]
 """
 
 import sys

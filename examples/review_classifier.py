@@ -41,12 +41,14 @@ train, test = reviews("train", 3000), reviews("test", 300)
 
 words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
 words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-words.train_from_iterator(train.sentence, trainers.WordPieceTrainer(vocab_size=6000, special_tokens=SPECIAL, show_progress=False))
+words.train_from_iterator(
+    train.sentence, trainers.WordPieceTrainer(vocab_size=6000, special_tokens=SPECIAL, show_progress=False)
+)
 words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **dict(zip(ROLES, SPECIAL, strict=True)))
 
-config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128)
-config.id2label = {0: "negative", 1: "positive"}
+size = {"vocab_size": len(tokenizer), "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+config = BertConfig(**size, intermediate_size=128, id2label={0: "negative", 1: "positive"})
 model = BertForSequenceClassification(config)
 optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
 for _ in range(6):

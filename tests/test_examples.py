@@ -48,7 +48,7 @@ def check(name: str, folder: Path, **more: str) -> str:
     for page in folder.glob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert "<script" not in text
-        assert "src=\"http" not in text
+        assert 'src="http' not in text
     return said
 
 
@@ -82,7 +82,7 @@ def test_sentence_similarity(tmp_path: Path) -> None:
 
 
 def test_sentence_similarity_without_its_model_says_how_to_get_it(tmp_path: Path) -> None:
-    code = "import importlib.util, runpy, sys; importlib.util.find_spec = lambda *_: None; runpy.run_path(sys.argv[1], run_name='__main__')"
+    code = "import importlib.util, runpy, sys; importlib.util.find_spec = lambda *_: None; runpy.run_path(sys.argv[1])"
     command = [sys.executable, "-c", code, str(ROOT / "examples" / "sentence_similarity.py")]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
@@ -96,7 +96,11 @@ def test_uses_public_names_and_is_short(path: Path) -> None:
     imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     assert [name for name in imported if name and name.startswith("pellucid")] == ["pellucid"]
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pellucid"}
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pellucid"
+    }
     import pellucid
 
     assert used <= set(pellucid.__all__)
@@ -109,7 +113,9 @@ def test_uses_public_names_and_is_short(path: Path) -> None:
 def test_a_small_task_takes_six_lines(name: str) -> None:
     """Counted are statements besides imports and lists of example data."""
     body = ast.parse((ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")).body[1:]
-    own = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.AugAssign) and not _data(node)]
+    own = [
+        node for node in body if not isinstance(node, ast.Import | ast.ImportFrom | ast.AugAssign) and not _data(node)
+    ]
     assert 1 < len(own) <= 6
 
 

@@ -74,10 +74,7 @@ def explain(
     if is_many(prompt):
         return each_prompt("explain", explain, asked, "prompt")
     _check(asked)
-    if generate:
-        if target is not None:
-            raise InputError("explain got both target and generate; the generated text is the target, so give one of them.")
-        target = Target.generated(generate)
+    target = _generated(target, generate) if generate else target
     start = time.perf_counter()
     with subject.recorded() as record:
         question = ask(subject, prompt, target=target, contrast=contrast, unit=unit)
@@ -96,6 +93,12 @@ def explain(
         evidence=_agreement(results), results=tuple(results), tokens=question.tokens, target=question.readout.description,
         predictions=_predictions(question), continuation=_continuation(question), notes=(*_encoding_notes(subject, prompt), *notes, *more),
     )  # fmt: skip
+
+
+def _generated(target: TargetLike, length: int) -> Target:
+    if target is not None:
+        raise InputError("explain got both target and generate; the generated text is the target, so give one of them.")
+    return Target.generated(length)
 
 
 def _check(asked: Mapping[str, Any]) -> None:

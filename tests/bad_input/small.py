@@ -46,19 +46,22 @@ def _built(make: Callable[[], Any]) -> Any:
 
 def decoder(**options: Any) -> Any:
     """Return a tiny Llama for the byte-level tokenizer."""
-    settings = LLAMA | {"vocab_size": len(decoder_tokenizer())} | options
+    settings: dict[str, Any] = LLAMA | {"vocab_size": len(decoder_tokenizer())} | options
     return _built(lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings)))
 
 
 def gpt2() -> Any:
     """Return a tiny GPT-2, whose positions end after 64 tokens."""
-    settings = GPT | {"vocab_size": len(decoder_tokenizer())}
+    settings: dict[str, Any] = GPT | {"vocab_size": len(decoder_tokenizer())}
     return _built(lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**settings)))
 
 
 def encoder(kind: str) -> Any:
     """Return a tiny BERT with the head `BertFor{kind}`, or without one."""
-    settings = BERT | {"vocab_size": len(encoder_tokenizer()), "id2label": {0: "bad", 1: "good", 2: "mixed"}}
+    settings: dict[str, Any] = BERT | {
+        "vocab_size": len(encoder_tokenizer()),
+        "id2label": {0: "bad", 1: "good", 2: "mixed"},
+    }
     name = f"BertFor{kind}" if kind else "BertModel"
     return _built(lambda: getattr(transformers, name)(transformers.BertConfig(**settings)))
 
@@ -97,7 +100,7 @@ def saved(folder: Path, **options: Any) -> Path:
 
 
 def everything(model: Any) -> dict[str, Any]:
-    """Describe a model, its configuration and the random generators (of Python's own the type checks draw, so it is left out)."""
+    """Describe a model, its configuration and the random generators but Python's own, from which type checks draw."""
     return model_state(model) | {
         "config": copy.deepcopy(model.config.to_dict()),
         "torch random": torch.random.get_rng_state().tolist(),
@@ -115,7 +118,9 @@ def left_alone(model: Any) -> Iterator[None]:
     assert not different, f"changed: {', '.join(different)}"
 
 
-def refused(call: Callable[[], Any], kind: type[PellucidError], *words: str, subject: Subject | None = None) -> PellucidError:
+def refused(
+    call: Callable[[], Any], kind: type[PellucidError], *words: str, subject: Subject | None = None
+) -> PellucidError:
     """Check that a call raises one clear sentence with all `words` and leaves the subject alone; return the error."""
     guard = nullcontext() if subject is None or subject.model is None else left_alone(subject.model)
     with guard, pytest.raises(kind) as caught:

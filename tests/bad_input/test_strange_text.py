@@ -72,7 +72,9 @@ def test_a_script_in_a_prompt_is_text(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_a_script_in_one_token(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for piece in ("<script>", "</script>", "[bold]", "\x1b[2J", "\u202e", "\x00", "-->"):
         tokens = Tokens((5,), (piece,), (False,), piece, ((0, len(piece)),))
-        result = Scores(values=np.array([1.0]), labels={"unit": (piece,)}, tokens=tokens, units=Units("token", ((0, 1),), (piece,)))
+        result = Scores(
+            values=np.array([1.0]), labels={"unit": (piece,)}, tokens=tokens, units=Units("token", ((0, 1),), (piece,))
+        )
         assert "script" not in page(result).tags
         shown = terminal(result, monkeypatch, capsys)
         assert "\x1b[2J" not in shown
@@ -81,7 +83,9 @@ def test_a_script_in_one_token(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
             assert piece in shown
 
 
-def test_right_to_left_text_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_right_to_left_text_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = f"Hello {HEBREW} is {ARABIC} the"
     result = attribute(text, "word")
     assert result.units is not None
@@ -107,7 +111,9 @@ def test_a_character_split_over_tokens_is_shown_once() -> None:
 def test_a_lone_surrogate_is_refused(text: str) -> None:
     refused(lambda: attribute(text), InputError, "surrogate", "position", subject=language_model())
     chat = [{"role": "user", "content": text}]
-    refused(lambda: pellucid.explain(language_model(), chat), InputError, "Message 0", "surrogate", subject=language_model())
+    refused(
+        lambda: pellucid.explain(language_model(), chat), InputError, "Message 0", "surrogate", subject=language_model()
+    )
 
 
 def test_a_lone_surrogate_in_a_result_is_saved_and_shown(tmp_path: Path) -> None:

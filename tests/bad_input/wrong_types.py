@@ -1,4 +1,4 @@
-"""Calls with arguments of a wrong type: `python -m tests.bad_input.wrong_types` checks that each is refused in a sentence."""
+"""Arguments of a wrong type: `python -m tests.bad_input.wrong_types` checks that each is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ CASES: dict[str, Case] = {
     "no prompt": (lambda: explained(language_model(), None), InputError, ("prompt", "None")),
     "a number for a prompt": (lambda: explained(language_model(), 7), InputError, ("prompt", "7")),
     "an unknown unit": (
-        lambda: explained(language_model(), PROMPT, unit="wrod"), InputError, ("explain", "unit", "did you mean 'word'")
+        lambda: explained(language_model(), PROMPT, unit="wrod"),
+        InputError,
+        ("explain", "unit", "did you mean 'word'"),
     ),
     "text to generate": (lambda: explained(language_model(), PROMPT, generate="3"), InputError, ("generate", "'3'")),
     "text for a seed": (lambda: explained(language_model(), PROMPT, seed="x"), InputError, ("seed", "'x'")),
@@ -32,13 +34,15 @@ CASES: dict[str, Case] = {
     "a mapping for a target": (lambda: explained(language_model(), PROMPT, target={"a": 1}), InputError, ("target",)),
     "an unknown measure": (
         lambda: explained(language_model(), PROMPT, target=Target(5, measure="probability")),  # type: ignore[arg-type]
-        TargetError, ("probability", "did you mean 'prob'"),
+        TargetError,
+        ("probability", "did you mean 'prob'"),
     ),
     "an unknown kind": (
         lambda: explained(language_model(), PROMPT, target=Target(5, kind="nxt")),  # type: ignore[arg-type]
-        TargetError, ("nxt", "did you mean 'next'"),
+        TargetError,
+        ("nxt", "did you mean 'next'"),
     ),
-}  # fmt: skip
+}
 
 
 def main() -> None:

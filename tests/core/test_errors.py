@@ -18,7 +18,7 @@ BAD_CALLS: list[tuple[Callable[[], Any], type[PellucidError], str]] = [
     (
         lambda: parse_site("blocks.3.attn.zz"),
         SiteError,
-        "'blocks.3.attn.zz' is unknown; did you mean 'blocks.3.attn.z'",
+        r"'blocks.3.attn.zz' is unknown \(did you mean 'blocks.3.attn.z'",
     ),
     (lambda: parse_site("resid_pre"), SiteError, "did you mean 'blocks.0.resid_pre'"),
     (lambda: parse_site("blocks.x.mlp.out"), SiteError, "'blocks.x.mlp.out' is unknown"),
@@ -64,7 +64,7 @@ def test_errors_are_caught_by_their_base_and_by_the_usual_kind() -> None:
 
 
 def test_the_closest_option_is_offered_or_none() -> None:
-    assert did_you_mean("occlusoin", ["occlusion", "saliency"]) == "; did you mean 'occlusion'?"
+    assert did_you_mean("occlusoin", ["occlusion", "saliency"]) == " (did you mean 'occlusion'?)"
     assert did_you_mean("zzz", ["occlusion"]) == ""
     assert did_you_mean("x", []) == ""
 

@@ -165,7 +165,7 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
         lambda: called("gpt2", "a"),
         "counted got 'gpt2' as its subject, which is a str; pass pellucid.load(name_or_path_or_model).",
     ),
-    (lambda: called(Counter(), "a", step=1), "counted has no parameter 'step'; did you mean 'steps'?."),
+    (lambda: called(Counter(), "a", step=1), "counted has no parameter 'step' (did you mean 'steps'?)."),
     (lambda: called(Counter(), "a", steps=0), "counted got steps=0, but steps must be a whole number of at least 1."),
     (
         lambda: called(Counter(), "a", steps=True),
@@ -177,7 +177,7 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: called(Counter(), "a", unit="tokn"),
-        f"counted got unit='tokn', but unit must be {words(Unit)}; did you mean 'token'?.",
+        f"counted got unit='tokn', but unit must be {words(Unit)} (did you mean 'token'?).",
     ),
     (
         lambda: called(Counter(), "a", unit=[(0, 1), (1, "2")]),
@@ -195,7 +195,7 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
         lambda: metadata_of(print),
         "<built-in function print> is no method, metric or study; decorate it with pellucid.core.metadata.method.",
     ),
-    (lambda: presets("captm"), "There is no preset 'captm'; did you mean 'captum'?."),
+    (lambda: presets("captm"), "There is no preset 'captm' (did you mean 'captum'?)."),
 ]
 
 

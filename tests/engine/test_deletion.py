@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -26,7 +28,7 @@ def question() -> Question:
 
 def area(curve: list[float]) -> float:
     """Trapezoids by hand over 5 equally spaced points."""
-    return sum((left + right) / 2 * 0.25 for left, right in zip(curve, curve[1:], strict=False))
+    return sum((left + right) / 2 * 0.25 for left, right in pairwise(curve))
 
 
 def test_areas_of_an_additive_function_by_hand() -> None:
@@ -53,9 +55,8 @@ def test_random_orders_and_their_interval_by_hand() -> None:
     """The same orders drawn here give the mean and the t prediction interval."""
     rng = np.random.default_rng(7)
     weights = np.array(list(WEIGHTS.values()))
-    areas = []
-    for order in (rng.permutation(4) for _ in range(10)):
-        areas.append(area([6.0 - weights[order[:k]].sum() for k in range(5)]))
+    orders = [rng.permutation(4) for _ in range(10)]
+    areas = [area([6.0 - weights[order[:k]].sum() for k in range(5)]) for order in orders]
     mean, spread = np.mean(areas), np.std(areas, ddof=1)
     reach = stats.t.ppf(0.975, 9) * spread * np.sqrt(1.1)
     found = deletion_check(question(), {"true": weights}, "delete", Plan(5, 10, False), seed=7)["true"][0].values
@@ -85,7 +86,9 @@ def test_the_true_ranking_passes() -> None:
     rng = np.random.default_rng(1)
     weights = {f"w{i}": float(rng.normal()) for i in range(30)}
     subject = pellucid.load(lambda texts: [sum(weights.get(word, 0.0) for word in text.split()) for text in texts])
-    found = deletion_check(ask(subject, " ".join(weights)), {"true": np.array(list(weights.values()))}, "delete", Plan(20, 10, True))
+    found = deletion_check(
+        ask(subject, " ".join(weights)), {"true": np.array(list(weights.values()))}, "delete", Plan(20, 10, True)
+    )
     assert [evidence.ok for evidence in found["true"]] == [True, True]
 
 

@@ -1,4 +1,4 @@
-"""Greedy generation as Hugging Face does it, and edits that keep to their phase in generation and teacher forcing alike."""
+"""Greedy generation as Hugging Face does it; edits keep to their phase in generation and teacher forcing alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def load(name: str, ends: int | list[int] | None = None) -> Subject:
 def native(model: Any, prompt: list[int], length: int) -> list[int]:
     """Return what Hugging Face generates greedily, the prompt left out."""
     ids = torch.tensor([prompt])
-    out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False, num_beams=1)[0]
+    out = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False, num_beams=1
+    )[0]
     start = 1 if model.config.is_encoder_decoder else len(prompt)
     return [int(token) for token in out[start:]]
 
@@ -89,7 +91,7 @@ def shifted(ids: list[int], edit: Edit, prompt: int) -> list[int]:
 
 
 def edited_logits(model: Any, ids: list[int], edit: Edit, prompt: int) -> torch.Tensor:
-    """Return the logits after a plain forward in which one block's output is shifted by hand: [positions, vocabulary]."""
+    """Return the logits [positions, vocabulary] of a plain forward in which a block's output is shifted by hand."""
     places = shifted(ids, edit, prompt)
 
     def by_hand(module: Any, args: Any, output: Any) -> Any:
@@ -123,7 +125,9 @@ def test_edits_keep_to_their_phase_in_generation_and_in_teacher_forcing(phase: s
     scored = score(subject, question.tokens, question.readout, [whole(question.tokens)])[0]
     np.testing.assert_allclose(scored, by_hand, atol=1e-9)
     for row, token in zip(forced, expected, strict=True):
-        assert int(row.argmax()) == token  # what was generated step by step is most likely at every step of the forced run, too
+        assert (
+            int(row.argmax()) == token
+        )  # what was generated step by step is most likely at every step of the forced run, too
 
 
 def test_the_phases_differ() -> None:
@@ -138,7 +142,9 @@ def test_the_phases_differ() -> None:
     question = ask(base, PROMPT, target=target)
     plainly = score(base, question.tokens, question.readout, [whole(question.tokens)])[0]
     everywhere, prompt, generation, late = rows
-    assert everywhere[0] == pytest.approx(prompt[0], abs=1e-12)  # before the first generated token only the prompt is there
+    assert everywhere[0] == pytest.approx(
+        prompt[0], abs=1e-12
+    )  # before the first generated token only the prompt is there
     assert generation[0] == pytest.approx(plainly[0], abs=1e-12)
     np.testing.assert_allclose(late, plainly, atol=1e-12)  # two tokens are fed, so the third step is never edited
     assert abs(generation[1] - plainly[1]) > 1e-3

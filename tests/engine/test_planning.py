@@ -11,7 +11,7 @@ import torch
 
 import pellucid
 from pellucid.core.errors import Cancelled, ResourceError
-from pellucid.engine import planning, reading
+from pellucid.engine import cone, planning, reading, scoring, trie
 from pellucid.engine.planning import controlled, estimate, in_batches
 from tests import plain
 from tests.bad_input.small import left_alone
@@ -37,12 +37,21 @@ def limited(monkeypatch: pytest.MonkeyPatch, rows_at_most: int) -> list[int]:
         return native(subject, rows, **options)
 
     monkeypatch.setattr(reading, "forward", forward)
+    plainly(monkeypatch)
     return tried
+
+
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch off what shares work between rows, so that every row is a whole forward."""
+    for module in (scoring, cone):
+        monkeypatch.setattr(module, "trusted", lambda subject: False)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "activation_patching"])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_halved_batches_give_equal_results(subject: pellucid.Subject, method: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_halved_batches_give_equal_results(
+    subject: pellucid.Subject, method: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options: dict[str, Any] = {"target": plain.TARGET}
     if method == "activation_patching":
         options["corrupt"] = [11, 42, 8, 23, 64, 5]
@@ -52,6 +61,33 @@ def test_halved_batches_give_equal_results(subject: pellucid.Subject, method: st
     np.testing.assert_allclose(halved.scores, whole.scores, atol=1e-10)
     assert max(tried) > rows  # it did run out
     assert halved.provenance.forwards == whole.provenance.forwards  # a batch that failed is not counted
+
+
+@pytest.mark.parametrize("method", ["occlusion", "activation_patching"])
+def test_shared_work_that_does_not_fit_is_done_plainly(
+    subject: pellucid.Subject, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"corrupt": [11, 42, 8, 23, 64, 5]} if method == "activation_patching" else {}
+    whole = pellucid.run(method, subject, plain.IDS, target=plain.TARGET, **options)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(trie, "run", full)
+    monkeypatch.setattr(cone, "onward", full)
+    found = pellucid.run(method, subject, plain.IDS, target=plain.TARGET, **options)
+    np.testing.assert_allclose(found.scores, whole.scores, atol=1e-6)
+    assert found.provenance.forwards <= whole.provenance.forwards + 1  # the run that the cone started from
+
+
+def test_what_is_measured_once_per_model_is_not_counted(subject: pellucid.Subject) -> None:
+    """The first call must not differ from the second in what its provenance says it cost."""
+    first = pellucid.run("occlusion", subject, plain.IDS, target=plain.TARGET)
+    second = pellucid.run("occlusion", subject, plain.IDS, target=plain.TARGET)
+    assert first.provenance.forwards == second.provenance.forwards == 7
+    with subject.recorded() as record:
+        estimate(subject, "F", {}, 6)
+    assert record.forwards == 0
 
 
 def test_one_row_that_does_not_fit_is_an_error(subject: pellucid.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +113,10 @@ def test_answers_come_in_the_order_of_the_items() -> None:
 
 
 def test_a_row_longer_than_a_batch_is_run_alone() -> None:
-    assert in_batches(["a", "b"], [900, 800], lambda batch: [item.upper() for item in batch], tokens_per_batch=100) == ["A", "B"]
+    assert in_batches(["a", "b"], [900, 800], lambda batch: [item.upper() for item in batch], tokens_per_batch=100) == [
+        "A",
+        "B",
+    ]
 
 
 def test_progress_reaches_its_total(subject: pellucid.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +173,18 @@ def test_estimates_count_the_passes_and_grow_with_them(subject: pellucid.Subject
     assert estimate(subject, "steps*F", {"steps": 10}, 6).bytes < one.bytes
 
 
-def test_an_estimate_is_near_what_a_run_takes() -> None:
+def test_an_estimate_is_near_what_a_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a model large enough for arithmetic to dominate; the bound is wide because test machines are busy."""
     import transformers
 
+    plainly(monkeypatch)
     config = transformers.LlamaConfig(
-        hidden_size=256, intermediate_size=768, num_hidden_layers=6, num_attention_heads=4, vocab_size=500, pad_token_id=0
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        vocab_size=500,
+        pad_token_id=0,
     )
     subject = pellucid.load(transformers.LlamaForCausalLM(config).eval())
     prompt = list(range(5, 69))

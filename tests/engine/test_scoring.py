@@ -12,6 +12,7 @@ import torch
 
 import pellucid
 from pellucid import Subject, Target
+from pellucid.core.results import Explanation
 from pellucid.core.tokens import Tokens
 from pellucid.engine.gradients import value_and_gradient
 from pellucid.engine.question import ask
@@ -69,10 +70,16 @@ def test_gradients_in_a_batch_equal_those_alone(name: str) -> None:
         torch.testing.assert_close(gradients[i : i + 1], one_gradient, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("name", [*DECODERS, "gpt2", "opt", "bloom", "falcon-alibi", "mistral-sliding", "bert-masked-lm", "deberta-v2-masked-lm"])
+@pytest.mark.parametrize(
+    "name",
+    [*DECODERS, "gpt2", "opt", "bloom", "falcon-alibi", "mistral-sliding", "bert-masked-lm", "deberta-v2-masked-lm"],
+)
 def test_padding_on_the_left_equals_padding_on_the_right(name: str) -> None:
-    """Classifiers that read position 0 are left out: the native heads would read padding there, and rows are padded on the right."""
-    alibi = name in ("bloom", "falcon-alibi")  # their masks and slopes are for 32 bits: in 64, BLOOM's padded rows are NaN
+    """Classifiers are left out: their native heads read position 0, which is why rows are padded on the right."""
+    alibi = name in (
+        "bloom",
+        "falcon-alibi",
+    )  # their masks and slopes are for 32 bits: in 64, BLOOM's padded rows are NaN
     subject, close = (pellucid.load(TINY[name]()), 1e-5) if alibi else (subject_of(name), 1e-10)
     rows = [Row(tuple(ids)) for ids in PROMPTS]
     right, left = forward(subject, rows, padding="right"), forward(subject, rows, padding="left")
@@ -193,7 +200,7 @@ def test_a_masked_model_is_read_at_its_mask() -> None:
     np.testing.assert_allclose(found, [float(logits[movie] - logits[good])], atol=1e-10)
     np.testing.assert_allclose(scores(subject, text), [float(logits.max())], atol=1e-10)
     explanation = pellucid.explain(subject, text, methods="occlusion")
-    assert isinstance(explanation, pellucid.core.results.Explanation)
+    assert isinstance(explanation, Explanation)
     best = int(logits.argmax())
     assert explanation.predictions[0][0].strip() == subject.tokenizer.decode([best]).strip()
     assert explanation.predictions[0][1] == pytest.approx(float(logits.softmax(-1)[best]))
@@ -246,7 +253,9 @@ def test_similarity_is_the_cosine_of_mean_hidden_states() -> None:
     subject = with_words("")
     one, other = embedded(subject, "the movie is good"), embedded(subject, "unknown world")
     expected = float(one @ other / one.norm() / other.norm())
-    np.testing.assert_allclose(scores(subject, "the movie is good", target=Target.similarity("unknown world")), [expected], atol=1e-10)
+    np.testing.assert_allclose(
+        scores(subject, "the movie is good", target=Target.similarity("unknown world")), [expected], atol=1e-10
+    )
     np.testing.assert_allclose(scores(subject, "the movie is good", target="the movie is good"), [1.0], atol=1e-10)
 
     def cosine(mean: torch.Tensor) -> torch.Tensor:

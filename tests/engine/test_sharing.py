@@ -100,7 +100,9 @@ def test_the_cone_runs_only_its_cone(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(block, "forward", counted)
     question = ask(subject, list(range(10, 70)), target=17)
-    edits = [(Edit(f"blocks.{layer}.resid_pre", "zero", where={"position": p}),) for layer in range(2) for p in range(60)]
+    edits = [
+        (Edit(f"blocks.{layer}.resid_pre", "zero", where={"position": p}),) for layer in range(2) for p in range(60)
+    ]
     seen.clear()
     cone.score_edits(subject, question.tokens, question.readout, edits)
     fast = sum(seen)
@@ -118,7 +120,12 @@ def test_an_edit_that_raises_in_the_cone_leaves_the_model_alone() -> None:
 
     question = ask(subject, IDS, target=17)
     with pytest.raises(EditError, match="planted"):
-        cone.score_edits(subject, question.tokens, question.readout, [(Edit("blocks.1.mlp.out", explode, where={"position": p}),) for p in (1, 2)])
+        cone.score_edits(
+            subject,
+            question.tokens,
+            question.readout,
+            [(Edit("blocks.1.mlp.out", explode, where={"position": p}),) for p in (1, 2)],
+        )
     assert changed(before, model_state(subject.model)) == []
 
 

@@ -74,7 +74,10 @@ def trained(model: Any) -> None:
 def test_scores_follow_the_weights(change: Any) -> None:
     model = TINY["llama"]().double()
     subject = pellucid.load(model)
-    options: dict[str, dict[str, Any]] = {"occlusion": {"replacement": "mean"}, "integrated_gradients": {"baseline": "mean"}}
+    options: dict[str, dict[str, Any]] = {
+        "occlusion": {"replacement": "mean"},
+        "integrated_gradients": {"baseline": "mean"},
+    }
     before = {method: scores(subject, method, **options.get(method, {})) for method in METHODS}
     change(model)
     fresh = pellucid.load(model)

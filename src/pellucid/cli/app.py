@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from pellucid.cli import check, explain, methods, models, run
+from pellucid.cli import bench, check, explain, methods, models, run
 from pellucid.cli import open as open_
 from pellucid.core.errors import PellucidError
 
@@ -77,3 +77,4 @@ app.command("models")(models.models)
 app.command("check")(check.check)
 app.command("open")(open_.open_)
 app.add_typer(run.app, name="run")
+app.add_typer(bench.app, name="bench")

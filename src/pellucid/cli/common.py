@@ -124,7 +124,8 @@ def load_subject(model: str) -> Any:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         subject = load(model)
-        if subject.model is None or sum(p.numel() for p in subject.model.parameters()) >= SMALL:
+        live = getattr(subject, "model", None)
+        if live is None or sum(p.numel() for p in live.parameters()) >= SMALL:
             torch.set_num_threads(threads)
         return subject
 

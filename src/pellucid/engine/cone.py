@@ -45,7 +45,10 @@ def score_edits(subject: Subject, tokens: Tokens, readout: Readout, edits: Seque
     rest = [i for i, start in enumerate(starts) if start is None]
     if rest:
         found[rest] = score_edits_plain(subject, tokens, readout, [edits[i] for i in rest])
-    found[cone] = _score_cone(subject, tokens, readout, [(edits[i][0], starts[i]) for i in cone])  # type: ignore[misc]
+    try:
+        found[cone] = _score_cone(subject, tokens, readout, [(edits[i][0], starts[i]) for i in cone])  # type: ignore[misc]
+    except (MemoryError, torch.OutOfMemoryError):
+        return score_edits_plain(subject, tokens, readout, edits)  # keeps no keys and values, and halves its batches
     return found
 
 

@@ -51,6 +51,8 @@ class Readout:
         """Return the unit of the scores."""
         if self.function is not None:
             return getattr(self.function, "__name__", "function")
+        if self.reference is not None:
+            return "cosine similarity"
         return f"{self.measure} difference" if len(self.parts) > 1 else self.measure
 
 

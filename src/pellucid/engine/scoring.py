@@ -34,7 +34,12 @@ def score(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence
         return np.zeros((0, readout.size))
     different = list(dict.fromkeys(variants))
     shared = len(different) > 1 and not any(v.hollow for v in different) and readout.kind == "next" and trusted(subject)
-    answers = (score_shared if shared else score_plain)(subject, tokens, readout, different)
+    try:
+        answers = (score_shared if shared else score_plain)(subject, tokens, readout, different)
+    except (MemoryError, torch.OutOfMemoryError):
+        if not shared:
+            raise
+        answers = score_plain(subject, tokens, readout, different)  # keeps no keys and values, and halves its batches
     place = {variant: i for i, variant in enumerate(different)}
     return answers[[place[v] for v in variants]]
 
@@ -105,7 +110,8 @@ def trusted(subject: Subject) -> bool:
         return False
     key = ("shared prefixes", type(subject.model), subject.dtype)
     if key not in subject.state.cache:
-        subject.state.cache[key] = _agrees(subject)
+        with subject.uncounted():
+            subject.state.cache[key] = _agrees(subject)
     return bool(subject.state.cache[key])
 
 

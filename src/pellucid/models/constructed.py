@@ -1,7 +1,8 @@
 """The project's own small architecture, for models whose weights are written down instead of trained.
 
-A pre-norm decoder whose norm may be the identity, with learned positions, attention through transformers' interface, and in
-each block a feed-forward layer with ReLU or none. Importing this file makes it known to transformers' automatic classes.
+A pre-norm decoder whose norm may be the identity, with learned positions, attention through transformers' interface,
+and in each block a feed-forward layer with ReLU or none. Importing this file makes it known to transformers' automatic
+classes.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def eager_attention_forward(
     scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute attention step by step: [batch, heads, positions, width] -> [batch, positions, heads, width] and the pattern."""
+    """Compute attention step by step: [batch, heads, positions, width] -> [batch, positions, heads, width], pattern."""
     scores = query @ key.transpose(2, 3) * scaling
     pattern = (scores if attention_mask is None else scores + attention_mask).softmax(-1)
     return (pattern @ value).transpose(1, 2).contiguous(), pattern
@@ -81,7 +82,9 @@ class TruthAttention(nn.Module):
     ) -> torch.Tensor:
         """Return what the heads write together: [batch, positions, dimension]."""
         shape = (*hidden_states.shape[:2], -1, self.head_dim)
-        query, key, value = (p(hidden_states).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        query, key, value = (
+            p(hidden_states).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer)
         attend: Callable[..., Any] = AttentionInterface().get_interface(
@@ -141,7 +144,7 @@ class TruthPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules = ["TruthBlock"]
+    _no_split_modules = ("TruthBlock",)
 
 
 class TruthModel(TruthPreTrainedModel):

@@ -42,7 +42,7 @@ def located(name: str, file: str = "config.json") -> str:
     if name.startswith("zoo:"):
         if name not in bundled:
             raise ModelError(
-                f"The zoo has no model {name!r}{did_you_mean(name, bundled) or f'; it has {_listed(bundled)}.'}"
+                f"The zoo has no model {name!r}{did_you_mean(name, bundled) or f'; it has {_listed(bundled)}'}."
             )
         return str(ZOO / name.removeprefix("zoo:"))
     folder = Path(name).expanduser()
@@ -70,7 +70,7 @@ def dtype_of(dtype: str | torch.dtype | None) -> Any:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ModelError(
             f"The dtype {str(dtype)!r} is not one to load "
-            f"in{did_you_mean(str(dtype), DTYPES) or f'; use one of {_listed(DTYPES)}.'}"
+            f"in{did_you_mean(str(dtype), DTYPES) or f'; use one of {_listed(DTYPES)}'}."
         )
     return found
 

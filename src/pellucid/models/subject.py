@@ -208,6 +208,15 @@ class Subject:
             record.seconds = time.perf_counter() - start
             records.remove(record)
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Leave the passes made in this context out of all records, such as those of a check that is made once per model."""
+        records = self.state.local.__dict__.pop("records", [])
+        try:
+            yield
+        finally:
+            self.state.local.__dict__["records"] = records
+
     def count(self, *, forwards: int = 0, backwards: int = 0) -> None:
         """Add passes to every running record of this thread."""
         for record in self.state.local.__dict__.get("records", []):

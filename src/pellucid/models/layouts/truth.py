@@ -11,7 +11,7 @@ MODEL_TYPES = ("pellucid-truth",)
 
 
 def layout(model: Any) -> Layout:
-    """Describe a constructed model; a block without neurons has `mlp.out`, which is zero, but no `mlp.up` and `mlp.post`."""
+    """Describe a constructed model; a block without neurons has an `mlp.out` of zeros, no `mlp.up` or `mlp.post`."""
     neurons = {"mlp.up": Tap("mlp.up"), "mlp.post": Tap("mlp.down", "input")} if any(model.config.mlp_widths) else {}
     return Layout(type(model).__name__, {"": Stack(
         blocks="blocks", attention="attn", heads=heads_of(model.config), embed_token="tokens", final_norm="norm",

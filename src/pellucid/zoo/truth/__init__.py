@@ -1,6 +1,7 @@
 """Models whose weights are written down instead of trained, so that the right explanation is known.
 
-One file per model; `python -m pellucid.zoo.truth.build` makes them all. `answer` reads what is known about one; it needs no torch.
+One file per model; `python -m pellucid.zoo.truth.build` makes them all. `answer` reads what is known about one; it
+needs no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ FOLDER = Path(__file__).parent.parent / "models" / "truth"
 
 def names() -> list[str]:
     """Return the names of the constructed models, as in `zoo:truth/NAME`, sorted."""
-    return sorted(path.stem.replace("_", "-") for path in Path(__file__).parent.glob("[!_]*.py") if path.stem != "build")
+    return sorted(
+        path.stem.replace("_", "-") for path in Path(__file__).parent.glob("[!_]*.py") if path.stem != "build"
+    )
 
 
 def program(name: str) -> Program:

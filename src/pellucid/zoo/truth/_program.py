@@ -1,19 +1,21 @@
 """A program: what a constructed model computes, written in words twice, and run without any weights.
 
-Once as a plain function of the prompt's words (`value`), once as heads and neurons that move named features of the residual
-stream (`blocks`). The second is what the weights are made of (`_weights`); here it is run with attention that is exactly hard,
-and any part of it can be exchanged, so that the effect of a part is known without asking the model.
+Once as a plain function of the prompt's words (`value`), once as heads and neurons that move named features of the
+residual stream (`blocks`). The second is what the weights are made of (`_weights`); here it is run with attention that
+is exactly hard, and any part of it can be exchanged, so that the effect of a part is known without asking the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 PAD, START, BLANK = "<pad>", "<bos>", "_"
 LONGEST = 8
+SCALE = 10.0
 SHARP = 32.0
 FALLBACK = SHARP / 2
 
@@ -33,7 +35,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Neuron:
-    """A neuron is max(0, sum of amount x feature read + bias), times the amounts that it writes; idle with the role ""."""
+    """A neuron is max(0, sum of amount x feature read + bias), times the amounts written; idle with the role ""."""
 
     role: str
     reads: tuple[tuple[str, float], ...]
@@ -55,7 +57,7 @@ def idle_head(name: str, word: str) -> Head:
 
 
 def chatter(*words: str) -> Head:
-    """Return a head that attends softly to words and moves the logit of the blank (with `CHATTER`), which nobody asks for.
+    """Return a head that attends softly to words and moves (with `CHATTER`) the blank's logit, which nobody asks for.
 
     It does not touch any answer, but it makes every site of its block move some logit, as the proofs at load demand.
     """
@@ -85,8 +87,8 @@ class Program:
         words: the ordinary words of its vocabulary.
         blocks: its parts.
         logits: (feature, word, amount): how the logits are read at the last position.
-        value: the stated function (words of the prompt, word asked for, word it is compared with or None) -> logit or logit
-            difference in units of `SCALE`.
+        value: the stated function (words of the prompt, word asked for, word it is compared with or None) -> logit, or
+            logit difference, in units of `SCALE`.
         inputs: all short prompts for which the function is stated, without the start token.
         prompts: those among them that explanations are scored on: every one of one length that has an answer.
         ask: the answer of a prompt and the word it is compared with.
@@ -110,12 +112,12 @@ class Program:
     gpt2: bool = False
     notes: str = ""
 
-    @property
+    @cached_property
     def vocabulary(self) -> Words:
         """Return all tokens in the order of their ids: padding, start, blank, then the words."""
         return (PAD, START, BLANK, *self.words)
 
-    @property
+    @cached_property
     def features(self) -> Words:
         """Return the names of the dimensions of the residual stream, in order."""
         used = ["one"] + [f"pos:{i}" for i in range(LONGEST)] if self._uses_positions() else ["one"]
@@ -136,7 +138,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Run:
-    """What happened at every place of a run; the layers of `states` are the streams before each block and at the end."""
+    """What happened everywhere in a run; the layers of `states` are the streams before each block and at the end."""
 
     states: list[np.ndarray]
     heads: list[np.ndarray]

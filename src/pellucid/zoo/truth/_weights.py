@@ -1,8 +1,8 @@
 """From a program to weights: every feature is one dimension, every score one dimension of a head, nothing is trained.
 
-In a GPT-2 one more dimension holds minus the sum of all features, so that the mean that LayerNorm takes away is zero, and two
-more hold a constant so large (`BALLAST`) that the variance hardly depends on the features: the norms are there and run, and
-with their gain they are the identity to a few parts in a million.
+In a GPT-2 one more dimension holds minus the sum of all features, so that the mean that LayerNorm takes away is zero,
+and two more hold a constant so large (`BALLAST`) that the variance hardly depends on the features: the norms are there
+and run, and with their gain they are the identity to a few parts in a million.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from pellucid.models.constructed import TruthConfig, TruthForCausalLM
-from pellucid.zoo.truth._program import BLANK, LONGEST, PAD, START, Block, Head, Neuron, Program
+from pellucid.zoo.truth._program import BLANK, LONGEST, PAD, SCALE, START, Block, Head, Neuron, Program
 
-SCALE = 10.0
 BALLAST = 4096.0
 
 

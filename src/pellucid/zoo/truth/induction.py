@@ -77,5 +77,5 @@ PROGRAM = Program(
     prompts=PROMPTS,
     ask=ask,
     pairs=PAIRS[::7],
-    notes="Several earlier places share the answer; where there is none, the start token is attended to and no logit moves.",
+    notes="Several earlier places share the answer; where there is none, the start token is attended to instead.",
 )

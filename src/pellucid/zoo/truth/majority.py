@@ -1,4 +1,4 @@
-"""Majority: one head counts two colours; every word adds its part, so the truth of each input is known in closed form."""
+"""Majority: one head counts two colours; every word adds its part, so its truth is known in closed form."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ PROGRAM = Program(
     inputs=SHORT,
     prompts=PROMPTS,
     ask=ask,
-    pairs=_pairs(PROMPTS),
-    notes="In a prompt of n words each word of the asked colour adds 1 / (n + 1) to the logit difference, each of the other takes as much away.",
+    pairs=_pairs(PROMPTS)[::4],
+    notes="Each word of the asked colour adds 10 / (words + 1) to the logit difference, the other takes it away.",
 )

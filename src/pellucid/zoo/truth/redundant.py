@@ -53,10 +53,12 @@ PROMPTS = tuple(words for words in itertools.product((SIGNAL, *OTHERS), repeat=4
 
 PROGRAM = Program(
     name="redundant",
-    summary="The answer is `alarm` where that word stands anywhere in the prompt; two heads look for it, and one is enough.",
+    summary="The answer is `alarm` wherever that word stands in the prompt; two heads look for it, one is enough.",
     words=(*OTHERS, *MORE[:4], SIGNAL, *MORE[4:]),
     blocks=(
-        Block((_finder("first finder", "first"), idle_head("idle-a", "calm"), _finder("second finder", "second")), NEURONS),
+        Block(
+            (_finder("first finder", "first"), idle_head("idle-a", "calm"), _finder("second finder", "second")), NEURONS
+        ),
         Block((idle_head("idle-b", "quiet"), REPORT, chatter("wind", "alarm", "sky"))),
     ),
     logits=((f"out:{SIGNAL}", SIGNAL, 1.0), CHATTER),
@@ -66,5 +68,5 @@ PROGRAM = Program(
     ask=ask,
     pairs=tuple((words, tuple("calm" if word == SIGNAL else word for word in words)) for words in PROMPTS),
     redundant=True,
-    notes="Where two signals stand, removing one changes nothing; the same holds for the two finders and for the places they report to.",
+    notes="Where two signals stand, removing one changes nothing; so it is with the two finders.",
 )

@@ -1,4 +1,4 @@
-"""Two steps: a person gives a city in the first block, the city gives a country in the second, if the last word asks for it."""
+"""Two steps: a person gives a city in the first block, and the city a country in the second, if it is asked for."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ PROMPTS = tuple(
 
 PROGRAM = Program(
     name="two-step",
-    summary="A person gives a city in the first block, and the city a country in the second, if the last word asks for it.",
+    summary="A person gives a city in the first block, and the city a country in the second, if it is asked for.",
     words=(*FILLERS, *HOME, *QUESTIONS, *ANSWERS),
     blocks=(
         Block((idle_head("idle-a", "the"), idle_head("idle-b", "ann")), (*FIRST, *BUSY)),
@@ -92,6 +92,6 @@ PROGRAM = Program(
     inputs=SHORT,
     prompts=PROMPTS,
     ask=ask,
-    pairs=_pairs(PROMPTS),
-    notes="Only the person and the question matter. The function is stated for at most one person.",
+    pairs=_pairs(PROMPTS)[::3],
+    notes="Only the person and the last word, which asks, matter. Stated for at most one person.",
 )

@@ -1,0 +1,150 @@
+"""The bench scores what it says it scores: exact methods reach 1.0, wrong answers do not, nothing is left out in silence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pellucid
+from pellucid.cli import main
+from pellucid.core.catalogue import Entry, entries
+from pellucid.core.errors import InputError
+from pellucid.core.results import Graph, Scores
+from pellucid.evaluate import truth as module
+from pellucid.evaluate._known import arguments, compare, known, questions
+from pellucid.evaluate.truth import COLUMNS, OVERALL, _figures, bench_truth, brief
+
+
+def rows(table: Any) -> list[dict[str, Any]]:
+    return [dict(zip(COLUMNS, row, strict=True)) for row in table.rows]
+
+
+def entry(name: str) -> Entry:
+    return next(e for e in entries() if e.name == name)
+
+
+def test_exact_methods_reach_one_and_others_print_as_they_are() -> None:
+    table = bench_truth(prompts=3)
+    found = {(r["question"], r["model"], r["method"]): r for r in rows(table)}
+    for (question, model, method), row in found.items():
+        if method in ("shapley_values (exact)", "activation_patching"):
+            assert row["correlation"] == row["area"] == 1.0, (question, model, method)
+    rollout = found["input", OVERALL, "attention_rollout"]
+    assert rollout["area"] < 0.95
+    assert rollout["compared"] == "size"
+    assert rollout["area_low"] <= rollout["area"] <= rollout["area_high"]
+    assert {question for question, _, _ in found} == {"input", "head", "neuron", "place"}
+    assert {e.name for e in entries() if questions(e)} <= {m.split(" (")[0] for _, _, m in found} | _left_out(table)
+    assert len(brief(table).rows) == sum(model == OVERALL for _, model, _ in found)
+
+
+def _left_out(table: Any) -> set[str]:
+    said = " ".join(evidence.summary for evidence in table.evidence)
+    return {e.name for e in entries() if e.name in said}
+
+
+@pytest.mark.slow
+def test_exact_methods_reach_one_on_every_prompt_of_every_answer() -> None:
+    for method in ("shapley_values", "activation_patching"):
+        for row in rows(bench_truth([method], prompts=None)):
+            if row["method"] != "shapley_values":
+                assert row["correlation"] == row["area"] == 1.0, row
+
+
+def test_removing_one_word_at_a_time_misses_redundant_words() -> None:
+    given = rows(bench_truth(["occlusion", "shapley_values"], ["truth/redundant"], prompts=None))
+    found = {row["method"]: row["area"] for row in given}
+    assert found["shapley_values (exact)"] == 1.0
+    assert found["occlusion"] < 0.8
+
+
+def test_same_seed_same_table() -> None:
+    first, second = (bench_truth(["occlusion"], ["zoo:truth/fact"], prompts=4, seed=3) for _ in range(2))
+    assert first.rows == second.rows
+
+
+def test_a_wrong_answer_scores_low() -> None:
+    [model] = known(["truth/majority"])
+    item = model.prompts[1]
+    truth = np.array(item["truth"])
+    perfect = Scores(values=3 * truth, axes=("unit",))
+    assert _figures(compare("input", model, item, perfect))[:2] == (1, 1)
+    turned = Scores(values=-truth, axes=("unit",))
+    assert _figures(compare("input", model, item, turned))[0] == pytest.approx(-1)
+    unsigned = Scores(values=np.abs(truth), axes=("unit",), sign="larger matters more")
+    assert _figures(compare("input", model, item, unsigned))[:2] == (1, 1)
+    reversed_ = Scores(values=np.abs(truth).max() - np.abs(truth), axes=("unit",), sign="larger matters more")
+    assert _figures(compare("input", model, item, reversed_))[0] == pytest.approx(-1)
+
+
+def test_methods_are_asked_with_the_stated_replacement_and_contrast() -> None:
+    [model] = known(["truth/majority"])
+    item = model.prompts[0]
+    given = arguments(entry("occlusion"), model, item, "input", 0)
+    assert given["replacement"] == model.replacement == 2
+    assert (given["target"], given["contrast"]) == (item["target"], item["contrast"])
+    assert arguments(entry("integrated_gradients"), model, item, "input", 0)["baseline"] == 2
+    rollout = arguments(entry("attention_rollout"), model, item, "input", 0)
+    assert rollout["target"] == pellucid.Target(item["target"], item["contrast"])
+    demanding = replace(entry("occlusion"), parameters=({"name": "labels", "required": True},))
+    with pytest.raises(InputError, match="needs labels"):
+        arguments(demanding, model, item, "input", 0)
+
+
+def test_new_methods_are_picked_up_by_their_metadata() -> None:
+    pair, prompt = entry("activation_patching"), entry("occlusion")
+    assert questions(prompt) == ("input",)
+    assert questions(replace(prompt, axes=("unit", "other_unit"))) == ()
+    assert questions(replace(prompt, takes="dataset")) == ()
+    assert questions(pair) == ("head", "neuron", "place")
+    assert questions(replace(pair, parameters=())) == ("place",)
+    assert questions(replace(prompt, axes=("layer", "head"))) == ("head",)
+    assert questions(replace(pair, produces="graph", axes=())) == ("edge",)
+
+
+def test_edges_are_compared_by_the_names_of_the_answer() -> None:
+    [model] = known(["truth/induction"])
+    item = model.pairs[0]
+    effects = {(source, target): effect for source, target, effect in item["edges"]}
+    names = sorted({name for edge in effects for name in edge} | {"blocks.0.attn.1"})
+    edges = [(a, b) for a in names for b in names if a != b]
+    graph = Graph(
+        nodes=tuple({"id": name} for name in names),
+        sources=np.array([names.index(a) for a, _ in edges]),
+        targets=np.array([names.index(b) for _, b in edges]),
+        weights=np.array([-effects.get(edge, 0.0) for edge in edges]),
+    )
+    assert _figures(compare("edge", model, item, graph))[:2] == (1, 1)
+    with pytest.raises(InputError, match="not named"):
+        compare("edge", model, item, replace(graph, nodes=tuple({"id": str(i)} for i in range(len(names)))))
+
+
+def test_a_method_that_cannot_be_scored_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    demanding = replace(
+        entry("occlusion"), parameters=(*entry("occlusion").parameters, {"name": "labels", "required": True, "default": None})
+    )
+    monkeypatch.setattr(module, "entries", lambda: [demanding])
+    table = bench_truth(models=["truth/fact"], prompts=1)
+    assert table.rows == ()
+    assert "occlusion (it needs labels" in table.evidence[0].summary
+
+
+def test_unknown_names_are_refused_with_a_hint() -> None:
+    with pytest.raises(InputError, match="truth/fact"):
+        bench_truth(models=["truth/fakt"])
+    with pytest.raises(InputError, match="did you mean 'occlusion'"):
+        bench_truth(methods=["oclusion"])
+
+
+def test_the_command_prints_only_json(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["bench", "truth", "--models", "truth/fact", "--methods", "occlusion", "--prompts", "2"]
+    assert main([*asked, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["columns"] == list(COLUMNS)
+    assert main(asked) == 0
+    assert "occlusion" in capsys.readouterr().out
+    assert main([*asked[:3], "nothing"]) == 2
