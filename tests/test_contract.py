@@ -26,11 +26,12 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "pair": {"clean": IDS, "corrupt": [11, 42, 8, 23, 64, 5]},
 }
 METHODS = [entry for entry in pellucid.methods() if entry["kind"] == "method" and entry["takes"] in PROMPTS]
+HEADLESS = ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2", "modernbert", "albert-groups")
 EVERYWHERE = [
     pytest.param(shape, marks=[] if shape in SHAPES else [pytest.mark.all_architectures])
     for shape in TINY
-    if not shape.endswith(("masked-lm", "without-head", "-encoder")) and shape not in ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2", "modernbert", "albert-groups")
-]  # fmt: skip
+    if not shape.endswith(("masked-lm", "without-head", "-encoder")) and shape not in HEADLESS
+]
 _subjects: dict[tuple[str, Any], pellucid.Subject] = {}
 
 

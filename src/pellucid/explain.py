@@ -53,9 +53,12 @@ def explain(
         prompt: text, chat messages or token ids, or a sequence of them.
         target: a token, text, class, `Target` or function of the logits; None means what the model predicts.
         contrast: the alternative ("this rather than that").
-        methods: names, or "auto": integrated gradients and occlusion where each is estimated to take under 60 s, else gradient x input; black
-            boxes get occlusion and Shapley values. The choice is in the notes. Path methods start from the mean embedding, because at the zero vector
-            models with RMS norms are all but discontinuous and their scores do not add up; where they still do not, more steps are taken.
+        methods: names, or "auto": integrated gradients and occlusion where each is estimated to take under 60 s, else
+            gradient x input; black
+            boxes get occlusion and Shapley values. The choice is in the notes. Path methods start from the mean
+            embedding, because at the zero vector
+            models with RMS norms are all but discontinuous and their scores do not add up; where they still do not,
+            more steps are taken.
         unit: "token", "word", "sentence", "line", "message" or token ranges.
         generate: explain the model's own continuation of this many tokens, unit by generated token.
         budget: seconds that may be spent; methods and checks that do not fit are left out, and the notes say so.
@@ -68,9 +71,16 @@ def explain(
         PellucidError: bad input, in one sentence; the model is unchanged.
     """
     asked: dict[str, Any] = {
-        "subject": subject, "prompt": prompt, "target": target, "contrast": contrast, "methods": methods, "unit": unit, "generate": generate,
-        "budget": budget, "seed": seed,
-    }  # fmt: skip
+        "subject": subject,
+        "prompt": prompt,
+        "target": target,
+        "contrast": contrast,
+        "methods": methods,
+        "unit": unit,
+        "generate": generate,
+        "budget": budget,
+        "seed": seed,
+    }
     if is_many(prompt):
         return each_prompt("explain", explain, asked, "prompt")
     _check(asked)
@@ -83,16 +93,30 @@ def explain(
         results = []
         for name in names:
             left = AUTO_SECONDS if budget is None else budget - (time.perf_counter() - start)
-            result, again = _run(name, question, prompt, pinned | {"unit": unit, "seed": seed, "baseline": "mean"}, left)
+            result, again = _run(
+                name, question, prompt, pinned | {"unit": unit, "seed": seed, "baseline": "mean"}, left
+            )
             results, notes = [*results, result], [*notes, *again]
-        results, more = _checked(question, results, None if budget is None else budget - (time.perf_counter() - start), seed)
-    parameters = {"methods": list(names), "unit": unit if isinstance(unit, str) else [list(u) for u in unit], "generate": generate, "budget": budget}
+        results, more = _checked(
+            question, results, None if budget is None else budget - (time.perf_counter() - start), seed
+        )
+    parameters = {
+        "methods": list(names),
+        "unit": unit if isinstance(unit, str) else [list(u) for u in unit],
+        "generate": generate,
+        "budget": budget,
+    }
     return Explanation(
         title=f"Why {question.readout.description}?",
         provenance=subject.provenance("explain", parameters, record, seed),
-        evidence=_agreement(results), results=tuple(results), tokens=question.tokens, target=question.readout.description,
-        predictions=_predictions(question), continuation=_continuation(question), notes=(*_encoding_notes(subject, prompt), *notes, *more),
-    )  # fmt: skip
+        evidence=_agreement(results),
+        results=tuple(results),
+        tokens=question.tokens,
+        target=question.readout.description,
+        predictions=_predictions(question),
+        continuation=_continuation(question),
+        notes=(*_encoding_notes(subject, prompt), *notes, *more),
+    )
 
 
 def _generated(target: TargetLike, length: int) -> Target:
@@ -104,11 +128,19 @@ def _generated(target: TargetLike, length: int) -> Target:
 def _check(asked: Mapping[str, Any]) -> None:
     """Raise `InputError` for an argument of a wrong type or range."""
     if not hasattr(asked["subject"], "recorded"):
-        raise InputError(f"explain got {shown(asked['subject'])} as its subject; pass pellucid.load(name_or_path_or_model).")
+        raise InputError(
+            f"explain got {shown(asked['subject'])} as its subject; pass pellucid.load(name_or_path_or_model)."
+        )
     types = {
-        "prompt": PromptLike, "target": TargetLike, "contrast": int | str | None, "methods": str | Sequence[str], "unit": Unit,
-        "generate": Count, "budget": PositiveFloat | None, "seed": int,
-    }  # fmt: skip
+        "prompt": PromptLike,
+        "target": TargetLike,
+        "contrast": int | str | None,
+        "methods": str | Sequence[str],
+        "unit": Unit,
+        "generate": Count,
+        "budget": PositiveFloat | None,
+        "seed": int,
+    }
     check("explain", types, asked)
 
 
@@ -121,13 +153,18 @@ def _choose(question: Question, methods: str | Sequence[str], budget: float | No
     for name in names:
         entry = find(name)
         if entry.takes != "prompt" or entry.produces != "scores":
-            raise InputError(f"explain runs methods that score the units of a prompt, but {name} takes a {entry.takes} and gives {entry.produces}; use pellucid.run.")
+            raise InputError(
+                f"explain runs methods that score the units of a prompt, but {name} takes a {entry.takes} and "
+                f"gives {entry.produces}; use pellucid.run."
+            )
     return names, []
 
 
 def _auto(question: Question, budget: float | None) -> tuple[list[str], list[str]]:
     if question.subject.kind == "black-box":
-        return ["occlusion", "shapley_values"], ["Chosen methods: occlusion and Shapley values, because a black box gives scores only."]
+        return ["occlusion", "shapley_values"], [
+            "Chosen methods: occlusion and Shapley values, because a black box gives scores only."
+        ]
     limit = AUTO_SECONDS if budget is None else min(AUTO_SECONDS, budget / 2)
     seconds = {name: _seconds(question, name) for name in ("integrated_gradients", "occlusion")}
     names = [name for name, needed in seconds.items() if needed <= limit] or ["gradient_x_input"]
@@ -137,7 +174,9 @@ def _auto(question: Question, budget: float | None) -> tuple[list[str], list[str
 
 def _seconds(question: Question, name: str) -> float:
     entry = find(name)
-    counts: dict[str, Any] = {p["name"]: p["default"] for p in entry.parameters if isinstance(p.get("default"), (int, float))}
+    counts: dict[str, Any] = {
+        p["name"]: p["default"] for p in entry.parameters if isinstance(p.get("default"), (int, float))
+    }
     counts |= {"units": len(question.units), "targets": question.readout.size, "tokens": len(question.tokens)}
     return estimate(question.subject, entry.cost, counts, len(question.tokens)).seconds
 
@@ -151,17 +190,28 @@ def _pinned(question: Question, target: TargetLike, contrast: int | str | None) 
     other = readout.parts[1].ids if len(readout.parts) > 1 else None
     kind: Any = "continuation" if asked.kind in ("generated", "continuation") else "auto"
     what = ids if len(ids) > 1 or kind == "continuation" else ids[0]
-    return {"target": Target(what, None if other is None else other if len(other) > 1 else other[0], asked.measure, kind, asked.each)}
+    return {
+        "target": Target(
+            what, None if other is None else other if len(other) > 1 else other[0], asked.measure, kind, asked.each
+        )
+    }
 
 
-def _run(name: str, question: Question, prompt: PromptLike, given: Mapping[str, Any], seconds: float) -> tuple[Scores, list[str]]:
-    """Run a method; where its steps were too few for its scores to add up, run it again with more, as time allows; return notes, too."""
+def _run(
+    name: str, question: Question, prompt: PromptLike, given: Mapping[str, Any], seconds: float
+) -> tuple[Scores, list[str]]:
+    """Run a method, again with more steps where its scores do not add up and time allows; return notes, too."""
     taken = {p["name"]: p.get("default") for p in find(name).parameters}
     given = {key: value for key, value in given.items() if key in taken}
     result: Scores = run(name, question.subject, prompt, **given)
     notes: list[str] = []
     steps = taken.get("steps")
-    while isinstance(steps, int) and steps < MOST_STEPS and _incomplete(result) and 4 * result.provenance.seconds < seconds:
+    while (
+        isinstance(steps, int)
+        and steps < MOST_STEPS
+        and _incomplete(result)
+        and 4 * result.provenance.seconds < seconds
+    ):
         steps *= 4
         seconds -= 4 * result.provenance.seconds
         notes = [f"{name} was run with {steps} steps, because with fewer its scores did not add up."]
@@ -173,7 +223,9 @@ def _incomplete(result: Scores) -> bool:
     return any(evidence.name == "completeness" and evidence.ok is False for evidence in result.evidence)
 
 
-def _checked(question: Question, results: list[Scores], seconds: float | None, seed: int) -> tuple[list[Scores], list[str]]:
+def _checked(
+    question: Question, results: list[Scores], seconds: float | None, seed: int
+) -> tuple[list[Scores], list[str]]:
     spent = sum(_rows(result.provenance) for result in results)
     allowed = spent / 2
     total = sum(r.provenance.seconds for r in results)
@@ -182,13 +234,17 @@ def _checked(question: Question, results: list[Scores], seconds: float | None, s
     size = plan(len(question.units), len(results), allowed)
     if size is None:
         reason = f"fewer than {4} points fit" if len(question.units) >= 3 else "the prompt has fewer than 3 units"
-        return results, [f"The deletion check was skipped: {reason} into half the cost of the methods ({allowed:.0f} rows)."]
+        return results, [
+            f"The deletion check was skipped: {reason} into half the cost of the methods ({allowed:.0f} rows)."
+        ]
     rankings = {r.provenance.method: r.values if r.values.ndim == 1 else r.values.sum(1) for r in results}
     replacement = default_replacement(question.subject)
     found = deletion_check(question, rankings, replacement, size, seed)
     checked = [replace(r, evidence=(*r.evidence, *found[r.provenance.method])) for r in results]
     how = "deletion and insertion" if size.insertion else "deletion"
-    return checked, [f"The {how} check removed units by {replacement!r} at {size.points} points against {size.orders} random orders."]
+    return checked, [
+        f"The {how} check removed units by {replacement!r} at {size.points} points against {size.orders} random orders."
+    ]
 
 
 def _rows(provenance: Provenance) -> float:
@@ -201,12 +257,23 @@ def _agreement(results: Sequence[Scores]) -> tuple[Evidence, ...]:
     values: dict[str, float] = {}
     for first, second in combinations(results, 2):
         a, b = first.values.reshape(-1), second.values.reshape(-1)
-        tau = float(kendalltau(_rough(a), _rough(b)).statistic) if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0 else float("nan")
+        tau = (
+            float(kendalltau(_rough(a), _rough(b)).statistic)
+            if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0
+            else float("nan")
+        )
         values[f"{first.provenance.method} ~ {second.provenance.method}"] = tau
     known = [v for v in values.values() if not np.isnan(v)]
     mean = float(np.mean(known)) if known else float("nan")
     words = "agree closely" if mean > 0.7 else "agree in part" if mean > 0.3 else "do not agree"
-    return (Evidence("agreement", f"The methods {words} on the ranking of units (mean Kendall tau {mean:.2f}).", values, ok=bool(mean > 0.3)),)
+    return (
+        Evidence(
+            "agreement",
+            f"The methods {words} on the ranking of units (mean Kendall tau {mean:.2f}).",
+            values,
+            ok=bool(mean > 0.3),
+        ),
+    )
 
 
 def _rough(scores: np.ndarray) -> np.ndarray:

@@ -22,9 +22,25 @@ from tests.tiny import TINY
 FEW = ("gpt2", "llama", "neox-parallel", "mixtral")
 DECODERS = [
     pytest.param(name, marks=[] if name in FEW else [pytest.mark.all_architectures])
-    for name in ("gpt2", "neox-parallel", "neox-sequential", "opt", "opt-post-norm", "llama", "llama-tied-bias", "mixtral", "qwen2",
-                 "qwen3", "qwen2-moe", "qwen3-moe", "gemma", "phi3", "olmo2", "granite")
-]  # fmt: skip
+    for name in (
+        "gpt2",
+        "neox-parallel",
+        "neox-sequential",
+        "opt",
+        "opt-post-norm",
+        "llama",
+        "llama-tied-bias",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen2-moe",
+        "qwen3-moe",
+        "gemma",
+        "phi3",
+        "olmo2",
+        "granite",
+    )
+]
 IDS = [11, 42, 7, 23, 64, 5, 91, 33, 12, 77, 50, 28]
 TARGETS: dict[str, Any] = {
     "one token": 17,
@@ -48,16 +64,22 @@ def test_shared_scores_equal_plain_ones(name: str, target: str) -> None:
     question = ask(subject, IDS, target=TARGETS[target])
     rng = np.random.default_rng(0)
     masks = np.concatenate([~np.eye(12, dtype=bool), rng.random((20, 12)) < 0.7])
-    variants = list(dict.fromkeys(
-        remove(subject, question.tokens, question.units, mask, how) for how in ("delete", 3) for mask in masks if mask.any()
-    ))  # fmt: skip
+    variants = list(
+        dict.fromkeys(
+            remove(subject, question.tokens, question.units, mask, how)
+            for how in ("delete", 3)
+            for mask in masks
+            if mask.any()
+        )
+    )
     plain = scoring.score_plain(subject, question.tokens, question.readout, variants)
     shared = scoring.score_shared(subject, question.tokens, question.readout, variants)
     np.testing.assert_allclose(shared, plain, atol=2e-6)  # rotations and norms that are float32 in every dtype
 
 
 def test_a_trie_computes_each_shared_token_once() -> None:
-    """Leave-one-out of n distinct tokens: row i shares i tokens with the whole, so n + sum(n - 1 - i) tokens are left."""
+    """Leave-one-out of n distinct tokens: row i shares i tokens with the whole, so n + sum(n - 1 - i) tokens are
+    left."""
     ids = tuple(range(100, 200))
     sequences = [ids, *(ids[:i] + ids[i + 1 :] for i in range(100))]
     roots = trie.build(sequences, 1)

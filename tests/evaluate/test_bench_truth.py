@@ -28,7 +28,7 @@ def entry(name: str) -> Entry:
 
 
 def test_exact_methods_reach_one_and_others_print_as_they_are() -> None:
-    table = bench_truth(prompts=3)
+    table = bench_truth(prompts=2)
     found = {(r["question"], r["model"], r["method"]): r for r in rows(table)}
     for (question, model, method), row in found.items():
         if method in ("shapley_values (exact)", "activation_patching"):
@@ -56,10 +56,11 @@ def test_exact_methods_reach_one_on_every_prompt_of_every_answer() -> None:
 
 
 def test_removing_one_word_at_a_time_misses_redundant_words() -> None:
-    given = rows(bench_truth(["occlusion", "shapley_values"], ["truth/redundant"], prompts=None))
-    found = {row["method"]: row["area"] for row in given}
-    assert found["shapley_values (exact)"] == 1.0
-    assert found["occlusion"] < 0.8
+    given = rows(bench_truth(["occlusion", "shapley_values"], ["truth/redundant"], prompts=24))
+    found = {row["method"]: row for row in given}
+    assert found["shapley_values (exact)"]["area"] == 1.0
+    assert found["occlusion"]["area"] < 0.9
+    assert found["occlusion"]["correlation"] < 0.6
 
 
 def test_same_seed_same_table() -> None:
@@ -69,7 +70,7 @@ def test_same_seed_same_table() -> None:
 
 def test_a_wrong_answer_scores_low() -> None:
     [model] = known(["truth/majority"])
-    item = model.prompts[1]
+    item = next(prompt for prompt in model.prompts if 0.0 in prompt["truth"])
     truth = np.array(item["truth"])
     perfect = Scores(values=3 * truth, axes=("unit",))
     assert _figures(compare("input", model, item, perfect))[:2] == (1, 1)
@@ -125,7 +126,8 @@ def test_edges_are_compared_by_the_names_of_the_answer() -> None:
 
 def test_a_method_that_cannot_be_scored_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     demanding = replace(
-        entry("occlusion"), parameters=(*entry("occlusion").parameters, {"name": "labels", "required": True, "default": None})
+        entry("occlusion"),
+        parameters=(*entry("occlusion").parameters, {"name": "labels", "required": True, "default": None}),
     )
     monkeypatch.setattr(module, "entries", lambda: [demanding])
     table = bench_truth(models=["truth/fact"], prompts=1)

@@ -19,8 +19,10 @@ FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
     "mistral, a window of 8": (transformers.MistralConfig, {**ROTARY, "sliding_window": 8}),
     "gemma 2, a window of 8": (transformers.Gemma2Config, {**ROTARY, "sliding_window": 8}),
     "gpt2": (transformers.GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}),
-    "opt": (transformers.OPTConfig, {**PLAIN, "ffn_dim": 48, "word_embed_proj_dim": 32,
-                                     "max_position_embeddings": 128}),
+    "opt": (
+        transformers.OPTConfig,
+        {**PLAIN, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 128},
+    ),
     "bloom": (transformers.BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
     "mamba": (transformers.MambaConfig, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
 }

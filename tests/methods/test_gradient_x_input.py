@@ -19,7 +19,9 @@ def test_equals_finite_differences_times_embeddings() -> None:
 def test_each_row_of_the_matrix_is_one_target_alone() -> None:
     model = plain.tiny("llama")
     subject = pellucid.load(model)
-    found = gradient_x_input(subject, plain.IDS, target=Target.continuation([17, 33, 60], each=True, measure="log_prob"))
+    found = gradient_x_input(
+        subject, plain.IDS, target=Target.continuation([17, 33, 60], each=True, measure="log_prob")
+    )
     assert found.axes == ("unit", "target")
     for column in range(3):
         prompt = plain.IDS + [17, 33, 60][:column]
@@ -43,4 +45,6 @@ def test_is_exact_where_the_model_is_linear() -> None:
     subject = pellucid.models.load.subject_of(model, None, name="linear", proved=False)
     last = plain.embeddings(model, plain.IDS)[-1]
     found = gradient_x_input(subject, plain.IDS, target=plain.TARGET)
-    np.testing.assert_allclose(found.scores, [*[0.0] * 5, float(last @ model.lm_head.weight[plain.TARGET].detach())], atol=1e-12)
+    np.testing.assert_allclose(
+        found.scores, [*[0.0] * 5, float(last @ model.lm_head.weight[plain.TARGET].detach())], atol=1e-12
+    )

@@ -25,15 +25,21 @@ def by_hand(model: torch.nn.Module, baseline: torch.Tensor, steps: int) -> np.nd
 def test_equals_the_plain_loop() -> None:
     model = plain.tiny("llama")
     start = torch.zeros(6, 32, dtype=torch.float64)
-    found = integrated_gradients(pellucid.load(model), plain.IDS, target=plain.TARGET, steps=20, quadrature="riemann_middle")
+    found = integrated_gradients(
+        pellucid.load(model), plain.IDS, target=plain.TARGET, steps=20, quadrature="riemann_middle"
+    )
     np.testing.assert_allclose(found.scores, by_hand(model, start, 20), atol=1e-10)
 
 
-@pytest.mark.parametrize("quadrature", ["gauss_legendre", "trapezoid", "riemann_left", "riemann_right", "riemann_middle"])
+@pytest.mark.parametrize(
+    "quadrature", ["gauss_legendre", "trapezoid", "riemann_left", "riemann_right", "riemann_middle"]
+)
 def test_every_quadrature_converges_to_completeness(quadrature: str) -> None:
     model = plain.tiny()
     steps = 24 if quadrature == "gauss_legendre" else 400
-    found = integrated_gradients(pellucid.load(model), plain.IDS, target=plain.TARGET, baseline=3, steps=steps, quadrature=quadrature)
+    found = integrated_gradients(
+        pellucid.load(model), plain.IDS, target=plain.TARGET, baseline=3, steps=steps, quadrature=quadrature
+    )
     difference = plain.logits(model, plain.IDS)[plain.TARGET] - plain.logits(model, [3] * 6)[plain.TARGET]
     tolerance = 0.02 if quadrature in ("riemann_left", "riemann_right") else 1e-4
     assert abs(found.scores.sum() - float(difference)) < tolerance * abs(float(difference))
@@ -62,7 +68,9 @@ def test_one_step_at_the_end_is_gradient_x_input() -> None:
 
 def test_units_that_stay_out_do_not_move() -> None:
     model = plain.tiny()
-    found = integrated_gradients(pellucid.load(model), plain.IDS, target=plain.TARGET, baseline=3, steps=40, unit=[(1, 2), (4, 6)])
+    found = integrated_gradients(
+        pellucid.load(model), plain.IDS, target=plain.TARGET, baseline=3, steps=40, unit=[(1, 2), (4, 6)]
+    )
     kept = [11, 3, 7, 23, 3, 3]
     difference = plain.logits(model, plain.IDS)[plain.TARGET] - plain.logits(model, kept)[plain.TARGET]
     assert found.scores.sum() == pytest.approx(float(difference), abs=1e-6)
@@ -74,6 +82,8 @@ def test_agrees_with_captum() -> None:
     model = plain.tiny("llama").float()
     ids = torch.tensor([plain.IDS])
     peer = captum.LayerIntegratedGradients(lambda x: model(input_ids=x).logits[:, -1], model.model.embed_tokens)
-    theirs = peer.attribute(ids, baselines=torch.zeros_like(ids) + 3, target=plain.TARGET, n_steps=32, method="gausslegendre")
+    theirs = peer.attribute(
+        ids, baselines=torch.zeros_like(ids) + 3, target=plain.TARGET, n_steps=32, method="gausslegendre"
+    )
     ours = integrated_gradients(pellucid.load(model), plain.IDS, target=plain.TARGET, baseline=3, steps=32)
     np.testing.assert_allclose(ours.scores, theirs.sum(-1)[0].detach().numpy(), rtol=1e-4, atol=1e-6)

@@ -51,13 +51,16 @@ def test_a_contrast_of_two_continuations_of_different_length() -> None:
 
     def span(ids: list[int], continuation: list[int]) -> float:
         return sum(
-            float(plain.logits(model, ids + continuation[:k]).log_softmax(-1)[token]) for k, token in enumerate(continuation)
+            float(plain.logits(model, ids + continuation[:k]).log_softmax(-1)[token])
+            for k, token in enumerate(continuation)
         )
 
     expected = []
     for i in range(6):
         shorter = plain.IDS[:i] + plain.IDS[i + 1 :]
-        expected.append(span(plain.IDS, [17, 20]) - span(plain.IDS, [33]) - span(shorter, [17, 20]) + span(shorter, [33]))
+        expected.append(
+            span(plain.IDS, [17, 20]) - span(plain.IDS, [33]) - span(shorter, [17, 20]) + span(shorter, [33])
+        )
     target = Target.continuation([17, 20], contrast=[33])
     found = occlusion(pellucid.load(model), plain.IDS, target=target, replacement="delete")
     np.testing.assert_allclose(found.scores, expected, atol=1e-9)

@@ -56,7 +56,8 @@ def test_sampling_is_unbiased_and_its_error_is_honest() -> None:
         return table[masks @ (1 << np.arange(6))]
 
     runs = [
-        sampled_shapley(6, value, permutations_at_most=24, precision=None, rng=np.random.default_rng(seed)) for seed in range(200)
+        sampled_shapley(6, value, permutations_at_most=24, precision=None, rng=np.random.default_rng(seed))
+        for seed in range(200)
     ]
     means = np.stack([mean[:, 0] for mean, _, _ in runs])
     errors = np.stack([error[:, 0] for _, error, _ in runs])
@@ -72,7 +73,9 @@ def test_it_stops_when_precise_enough() -> None:
     def value(masks: np.ndarray) -> np.ndarray:
         return (masks @ additive)[:, None]
 
-    mean, error, orders = sampled_shapley(5, value, permutations_at_most=400, precision=0.01, rng=np.random.default_rng(0))
+    mean, error, orders = sampled_shapley(
+        5, value, permutations_at_most=400, precision=0.01, rng=np.random.default_rng(0)
+    )
     np.testing.assert_allclose(mean[:, 0], additive, atol=1e-12)
     assert orders == 16
     assert error.max() < 1e-9

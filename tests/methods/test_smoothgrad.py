@@ -13,7 +13,9 @@ from tests import plain
 def test_without_noise_it_is_gradient_x_input() -> None:
     subject = pellucid.load(plain.tiny())
     found = smoothgrad(subject, plain.IDS, target=plain.TARGET, noise=0.0, samples=3)
-    np.testing.assert_allclose(found.scores, gradient_x_input(subject, plain.IDS, target=plain.TARGET).scores, atol=1e-12)
+    np.testing.assert_allclose(
+        found.scores, gradient_x_input(subject, plain.IDS, target=plain.TARGET).scores, atol=1e-12
+    )
     np.testing.assert_allclose(found.std_error, 0, atol=1e-12)
 
 

@@ -40,7 +40,9 @@ def test_a_fact_is_shared_by_its_two_words() -> None:
 def test_the_roles_are_the_parts_with_an_effect_in_some_pair(name: str) -> None:
     known = truth.answer(name)
     heads = sum(np.abs(np.array(pair["heads"])).sum(2) for pair in known["pairs"])
-    assert [bool(heads[part["layer"], part["head"]]) for part in known["heads"]] == [p["relevant"] for p in known["heads"]]
+    assert [bool(heads[part["layer"], part["head"]]) for part in known["heads"]] == [
+        p["relevant"] for p in known["heads"]
+    ]
     moved = {(layer, neuron) for pair in known["pairs"] for layer, neuron, _, _ in pair["neurons"]}
     named = {(part["layer"], part["neuron"]) for part in known["neurons"] if part["relevant"]}
     assert moved <= named

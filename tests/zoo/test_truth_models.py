@@ -84,7 +84,7 @@ def test_the_weights_compute_the_stated_function_on_all_short_inputs(name: str) 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_program_without_weights_computes_it_too(name: str) -> None:
     program = truth.program(name)
-    prompts = program.inputs[:: max(1, len(program.inputs) // 600)]
+    prompts = program.inputs[:: max(1, len(program.inputs) // 300)]
     found = np.stack([SCALE * execute(program, words).logits[columns(program)] for words in prompts])
     np.testing.assert_allclose(found, stated(program, prompts), atol=1e-9)
 

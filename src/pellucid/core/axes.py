@@ -61,9 +61,7 @@ MODEL_SITES: dict[str, tuple[str, ...]] = {
 }
 PARTS: dict[str, tuple[str, ...]] = BLOCK_SITES | CROSS_SITES | MODEL_SITES
 
-_SITE = re.compile(
-    r"^(?:(?P<stack>encoder|decoder)\.)?(?:blocks\.(?P<layer>\d+)\.)?(?P<part>[a-z_.]+)$"
-)
+_SITE = re.compile(r"^(?:(?P<stack>encoder|decoder)\.)?(?:blocks\.(?P<layer>\d+)\.)?(?P<part>[a-z_.]+)$")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
-"""How results show themselves: the one place that reaches for `pellucid.render`, and for what stands above results in core,
-by name and at call time."""
+"""How results show themselves.
+
+The one place that reaches for `pellucid.render`, and for what stands above results in core,
+by name and at call time.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # noqa: TID251 - the name of a type, drawn elsewhere
 
 
 class Displayed:
@@ -21,7 +24,7 @@ class Displayed:
         importlib.import_module("pellucid.render.terminal").show(self)
 
     def html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return one self-contained HTML page (no script, nothing loaded from elsewhere); write it to `path` if given."""
+        """Return one self-contained HTML page, without script or outside sources; write it to `path` if given."""
         page: str = importlib.import_module("pellucid.render.html").page(self)
         if path is not None:
             importlib.import_module("pellucid.core.saving").write_text(Path(path), page)
@@ -33,7 +36,7 @@ class Displayed:
         return figure
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Save to the folder `path` (JSON and safetensors, written whole or not at all); `pellucid.open` reads it back."""
+        """Save to the folder `path`, whole or not at all, as JSON and safetensors; `pellucid.open` reads it back."""
         saved: Path = importlib.import_module("pellucid.core.saving").save(self, path)
         return saved
 

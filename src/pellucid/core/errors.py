@@ -1,18 +1,18 @@
 """Every error a user can meet, each one sentence: what was asked, what was found, what to do.
 
-    PellucidError
-    ├── InputError        the prompt, the units or an argument
-    ├── TargetError       what should be explained
-    ├── SiteError         a place inside the model
-    ├── LayoutError       an architecture that could not be proved
-    ├── ModelError        the model itself: missing, broken weights, wrong device
-    ├── CapabilityError   the subject cannot do what the method needs
-    ├── EditError         an edit that raised, never fired or has the wrong shape
-    ├── FileError         a result or model file
-    ├── GeneratorError    a text generator or its server
-    ├── ResourceError     memory, time or disk
-    ├── MissingExtra      an optional package
-    └── Cancelled         the user stopped the run
+PellucidError
+├── InputError        the prompt, the units or an argument
+├── TargetError       what should be explained
+├── SiteError         a place inside the model
+├── LayoutError       an architecture that could not be proved
+├── ModelError        the model itself: missing, broken weights, wrong device
+├── CapabilityError   the subject cannot do what the method needs
+├── EditError         an edit that raised, never fired or has the wrong shape
+├── FileError         a result or model file
+├── GeneratorError    a text generator or its server
+├── ResourceError     memory, time or disk
+├── MissingExtra      an optional package
+└── Cancelled         the user stopped the run
 """
 
 from __future__ import annotations

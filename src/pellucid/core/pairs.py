@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pair:
-    """A clean and a corrupt prompt; `alignment` lists (clean position, corrupt position), None means position by position."""
+    """A clean and a corrupt prompt.
+
+    `alignment` lists (clean position, corrupt position); None means position by position.
+    """
 
     clean: Any
     corrupt: Any

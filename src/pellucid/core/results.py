@@ -93,7 +93,9 @@ class Scores(Result):
         """Check that axes are known and fit the array."""
         unknown = [axis for axis in self.axes if axis not in AXES]
         if unknown:
-            raise InputError(f"Scores got the axes {unknown}, which pellucid.core.axes does not define; use {sorted(AXES)}.")
+            raise InputError(
+                f"Scores got the axes {unknown}, which pellucid.core.axes does not define; use {sorted(AXES)}."
+            )
         if self.values.ndim != len(self.axes):
             raise InputError(
                 f"Scores got {self.values.ndim} dimensions for the axes {self.axes}; give one axis name per dimension."
@@ -101,7 +103,8 @@ class Scores(Result):
         for axis, size in zip(self.axes, self.values.shape, strict=True):
             if axis in self.labels and len(self.labels[axis]) != size:
                 raise InputError(
-                    f"Scores got {len(self.labels[axis])} labels for the axis {axis!r} of size {size}; give one label per entry."
+                    f"Scores got {len(self.labels[axis])} labels for the axis {axis!r} of size {size}; give one "
+                    "label per entry."
                 )
 
     @property
@@ -110,7 +113,7 @@ class Scores(Result):
         return self.values
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a long table: one row per entry, one column per axis (labels where given), then value and std_error."""
+        """Return a long table: a row per entry, a column per axis (labels where given), value and std_error."""
         return as_pandas(self, "scores_to_pandas")
 
 
@@ -160,7 +163,7 @@ class Examples(Result):
 
 @dataclass(frozen=True)
 class Learned(Result):
-    """Named tensors and the name of the function that applies them: a lens, probe, direction, rotation or dictionary."""
+    """Named tensors and the function that applies them: a lens, probe, direction, rotation or dictionary."""
 
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
     apply: str = ""

@@ -28,8 +28,14 @@ class Target:
     length: int = 0
 
     @classmethod
-    def continuation(cls, what: str | Sequence[int], *, contrast: str | Sequence[int] | None = None, each: bool = False,
-                     measure: Measure = "auto") -> Target:
+    def continuation(
+        cls,
+        what: str | Sequence[int],
+        *,
+        contrast: str | Sequence[int] | None = None,
+        each: bool = False,
+        measure: Measure = "auto",
+    ) -> Target:
         """Explain a given continuation, teacher-forced: the sum over its tokens, or each token."""
         return cls(what, contrast, measure, "continuation", each)
 

@@ -46,7 +46,8 @@ class Units:
         for start, end in self.spans:
             if start < last or end <= start:
                 raise InputError(
-                    f"Units must be ordered token ranges that do not overlap, but ({start}, {end}) follows position {last}; "
+                    f"Units must be ordered token ranges that do not overlap, but ({start}, {end}) follows "
+                    f"position {last}; "
                     "sort them and give each as (start, end) with start < end."
                 )
             last = end

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def capture(subject: Subject, prompt: Any, sites: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return the values at named sites for one prompt, batch left out: for example `blocks.3.attn.z` -> [position, head, dimension].
+    """Return the values at named sites for one prompt, batch left out.
+
+    For example `blocks.3.attn.z` -> [position, head, dimension].
 
     Args:
         subject: the model; its edits are active.
@@ -41,7 +43,10 @@ def expand(subject: Subject, site: str) -> list[str]:
         return [str(parse_site(site))]
     stack = parse_site(site.replace("*", "0")).stack
     layout = subject.need_layout()
-    return [site.replace("*", str(layer)) for layer in range(depth(subject.model, layout, stack if stack in layout.stacks else None))]
+    return [
+        site.replace("*", str(layer))
+        for layer in range(depth(subject.model, layout, stack if stack in layout.stacks else None))
+    ]
 
 
 def part_name(subject: Subject, part: str) -> str:
@@ -54,5 +59,7 @@ def part_name(subject: Subject, part: str) -> str:
         stack = "encoder"  # the prompt is there; name decoder.blocks.*.… for the other
     known = [name.split(".0.", 1)[1] for name in block_sites(subject.model, layout, stack, 0)]
     if part not in known:
-        raise SiteError(f"{layout.architecture} has no site {part!r}{did_you_mean(part, known) or '; it has ' + ', '.join(known)}.")
+        raise SiteError(
+            f"{layout.architecture} has no site {part!r}{did_you_mean(part, known) or '; it has ' + ', '.join(known)}."
+        )
     return (f"{stack}." if stack else "") + f"blocks.*.{part}"

@@ -1,4 +1,4 @@
-"""`pellucid check`: the proofs of a layout and the exactness of the engine, on the model at hand, in float32 and float64."""
+"""`pellucid check`: the proofs of a layout and the exactness of the engine, on the model at hand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from pellucid.core.results import Table
 from pellucid.core.tokens import Tokens
 from pellucid.engine.gradients import site_values, value_and_gradient
-from pellucid.engine.readout import Part, Readout
 from pellucid.engine.reading import read
+from pellucid.engine.readout import Part, Readout
 from pellucid.engine.variants import Variant, whole
 from pellucid.models.load import subject_of
 from pellucid.models.proofs import Proof, probe, proofs
@@ -29,7 +29,8 @@ def check(subject: Subject, *, both: bool = True) -> Table:
 
     Args:
         subject: the model; it is not changed.
-        both: also check copies in float32 and float64 (models of up to 500 million weights); else only the model as it is.
+        both: also check copies in float32 and float64 (models of up to 500 million weights); else only the model as
+            it is.
     """
     rows = [
         (dtype, proof.name, proof.figure, proof.bar, proof.ok, proof.detail)
@@ -40,9 +41,10 @@ def check(subject: Subject, *, both: bool = True) -> Table:
     verdict = "all passed" if failed == 0 else f"{failed} FAILED"
     return Table(
         title=f"{subject.name} ({subject.need_layout().architecture}, {subject.kind}): {len(rows)} checks, {verdict}",
-        columns=("dtype", "check", "figure", "bar", "ok", "detail"), rows=tuple(rows),
+        columns=("dtype", "check", "figure", "bar", "ok", "detail"),
+        rows=tuple(rows),
         provenance=subject.provenance("check", {}, Record(), None),
-    )  # fmt: skip
+    )
 
 
 def _copies(subject: Subject, both: bool) -> Iterator[tuple[str, Subject]]:
@@ -53,13 +55,14 @@ def _copies(subject: Subject, both: bool) -> Iterator[tuple[str, Subject]]:
         return
     for dtype in (torch.float32, torch.float64):
         model = copy.deepcopy(subject.model).to(dtype)
-        yield str(dtype).removeprefix("torch."), subject_of(
-            model, subject.tokenizer, name=subject.name, layout=subject.layout, proved=False
+        yield (
+            str(dtype).removeprefix("torch."),
+            subject_of(model, subject.tokenizer, name=subject.name, layout=subject.layout, proved=False),
         )
 
 
 def exactness(subject: Subject) -> Iterator[Proof]:
-    """Yield what the engine promises of itself: batched = single, variants = plain inputs, gradient = finite difference."""
+    """Yield what the engine promises of itself: batched = single, gradient = finite difference, fast = plain."""
     row = probe(subject, 5)
     tokens = Tokens(row.ids, tuple("" for _ in row.ids), (False,) * len(row.ids))
     kind = {"classification": "pooled", "none": "vector"}.get(subject.head, "next")
@@ -69,7 +72,10 @@ def exactness(subject: Subject) -> Iterator[Proof]:
     ids = (1,) if kind != "next" else row.ids[:2]
     readout = Readout(kind, (Part(ids),), "logit", False, ("",), "probe", function=function)  # type: ignore[arg-type]
     # Llama and its kin normalise in float32 whatever their dtype, so float64 does not buy float64's digits.
-    eps = max(torch.finfo(getattr(torch, subject.dtype)).eps, torch.finfo(torch.float32).eps if subject.dtype == "float64" else 0)
+    eps = max(
+        torch.finfo(getattr(torch, subject.dtype)).eps,
+        torch.finfo(torch.float32).eps if subject.dtype == "float64" else 0,
+    )
     variants = [whole(tokens), Variant(row.ids[:3], (0, 1, 2)), Variant(row.ids[1:], (1, 2, 3, 4))]
     with torch.no_grad():
         together = read(subject, tokens, readout, variants)[0].double()
@@ -89,7 +95,9 @@ def _gradient(subject: Subject, tokens: Tokens, readout: Readout, eps: float) ->
     # rounding: any of four lengths may agree.
     errors = []
     for step in (0.1, eps ** (1 / 3), 0.1 * eps ** (1 / 3), 0.01 * eps ** (1 / 3)):
-        ends, _ = value_and_gradient(subject, tokens, readout, torch.stack([point + step * direction, point - step * direction]))
+        ends, _ = value_and_gradient(
+            subject, tokens, readout, torch.stack([point + step * direction, point - step * direction])
+        )
         measured = float((ends[0] - ends[1]).double().sum()) / (2 * step)
         errors.append(abs(slope - measured) / max(abs(slope), abs(measured), 1e-30))
     return _proof("gradient = finite difference (relative)", min(errors), 0.02)

@@ -35,7 +35,7 @@ def exact_shapley(values: np.ndarray, players: int) -> np.ndarray:
 
 
 def permutations(players: int, rng: np.random.Generator, antithetic: bool = True) -> Iterator[np.ndarray]:
-    """Yield random orders without end; with `antithetic`, each is followed by its reverse (both uniform, so unbiased)."""
+    """Yield random orders without end, with `antithetic` each followed by its reverse (both uniform)."""
     while True:
         order = rng.permutation(players)
         yield order
@@ -71,7 +71,8 @@ def sampled_shapley(
         batch: orders drawn between two looks at the standard error; even.
 
     Returns:
-        means [players, targets], standard errors of the same shape (from antithetic pairs, which are independent) and the number of orders. Unbiased
+        means [players, targets], standard errors of the same shape (from antithetic pairs, which are independent) and
+        the number of orders. Unbiased
         for a fixed number of orders; each order sums to v(all) - v(none), so the mean does too.
     """
     draw = permutations(players, rng)
@@ -86,7 +87,9 @@ def sampled_shapley(
             by_player[i, order] = gains[i]
         pairs.extend((by_player[::2] + by_player[1::2]) / 2)
         error = standard_error(np.stack(pairs))
-        total = np.abs(values.reshape(len(orders), players + 1, -1)[0, -1] - values.reshape(len(orders), players + 1, -1)[0, 0])
+        total = np.abs(
+            values.reshape(len(orders), players + 1, -1)[0, -1] - values.reshape(len(orders), players + 1, -1)[0, 0]
+        )
         if precision is not None and len(pairs) >= 8 and bool((error <= precision * np.maximum(total, 1e-12)).all()):
             break
     stacked = np.stack(pairs)

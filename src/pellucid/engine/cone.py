@@ -1,7 +1,9 @@
 """Many edits of one run, each read at the target.
 
-An edit at layer l and position p of a decoder changes nothing below layer l or left of p: blocks below l are bypassed, positions left of p come from
-kept keys and values. Within its own block, an edit at one position that attention does not carry to others changes that position alone.
+An edit at layer l and position p of a decoder changes nothing below layer l or left of p: blocks below l are
+bypassed, positions left of p come from
+kept keys and values. Within its own block, an edit at one position that attention does not carry to others changes
+that position alone.
 `score_edits_plain` runs every edit as a full forward and is the oracle.
 """
 
@@ -29,7 +31,18 @@ if TYPE_CHECKING:
 
 Edits = tuple[Edit, ...]
 # Sites whose value at one position reaches, within their block, that position alone.
-ALONE = ("attn.q", "attn.z", "attn.out_raw", "attn.out", "resid_mid", "mlp.gate", "mlp.up", "mlp.post", "mlp.out_raw", "mlp.out")
+ALONE = (
+    "attn.q",
+    "attn.z",
+    "attn.out_raw",
+    "attn.out",
+    "resid_mid",
+    "mlp.gate",
+    "mlp.up",
+    "mlp.post",
+    "mlp.out_raw",
+    "mlp.out",
+)
 
 
 def score_edits(subject: Subject, tokens: Tokens, readout: Readout, edits: Sequence[Edits]) -> np.ndarray:
@@ -67,7 +80,7 @@ def score_edits_plain(subject: Subject, tokens: Tokens, readout: Readout, edits:
 
 @dataclass(frozen=True)
 class Start:
-    """Where an edit enters the cone: its layer, its position, and whether it stays at that position within the block."""
+    """Where an edit enters the cone: its layer and position, and whether it stays there within the block."""
 
     layer: int
     position: int
@@ -87,7 +100,11 @@ def _start(tokens: Tokens, edits: Edits) -> Start | None:
         return None
     if site.part == "resid_post":
         return Start(site.layer, position, True)
-    return Start(site.layer, position, site.part in ALONE) if site.part in (*ALONE, "resid_pre", "attn.k", "attn.v") else None
+    return (
+        Start(site.layer, position, site.part in ALONE)
+        if site.part in (*ALONE, "resid_pre", "attn.k", "attn.v")
+        else None
+    )
 
 
 def _score_cone(subject: Subject, tokens: Tokens, readout: Readout, edits: Sequence[tuple[Edit, Start]]) -> np.ndarray:
@@ -102,7 +119,9 @@ def _score_cone(subject: Subject, tokens: Tokens, readout: Readout, edits: Seque
     return values.double().cpu().numpy()
 
 
-def _logits(subject: Subject, base: Base, wanted: list[int], edits: Sequence[tuple[Edit, Start]], readout: Readout) -> torch.Tensor:
+def _logits(
+    subject: Subject, base: Base, wanted: list[int], edits: Sequence[tuple[Edit, Start]], readout: Readout
+) -> torch.Tensor:
     """Return the logits [edits, wanted, vocabulary], bucketed by the layer where each edit enters."""
     found: dict[int, torch.Tensor] = {}
     for layer in sorted({start.layer for _, start in edits}):

@@ -28,7 +28,7 @@ Start = tuple[int, torch.Tensor | None, Edit | None]
 
 @dataclass(frozen=True)
 class Base:
-    """The run that edits depart from: its ids, its keys and values, and the residual stream before every block and at the end."""
+    """The run that edits depart from: its ids, keys and values, and the stream before every block and at the end."""
 
     ids: tuple[int, ...]
     past: Past
@@ -56,13 +56,24 @@ def base_run(subject: Subject, ids: tuple[int, ...]) -> Base:
 
     hooks = [Hook(block, "input", before(layer)) for layer, block in enumerate(blocks)]
     none = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
-    past = continue_rows(subject, None, [Tail(0, 0, ids)], none, [0], lambda logits: None, [hooked([*hooks, Hook(blocks[-1], "output", after)])])
+    past = continue_rows(
+        subject,
+        None,
+        [Tail(0, 0, ids)],
+        none,
+        [0],
+        lambda logits: None,
+        [hooked([*hooks, Hook(blocks[-1], "output", after)])],
+    )
     assert past is not None
     return Base(ids, past, tuple(streams[layer] for layer in range(len(blocks) + 1)), kinds[0])
 
 
 def at_one_place(subject: Subject, base: Base, layer: int, edits: Sequence[tuple[Edit, int]]) -> list[torch.Tensor]:
-    """Return the block's output [dimension] at each edit's position, with the edit made: one token per row, all other blocks bypassed."""
+    """Return the block's output [dimension] at each edit's position, with the edit made.
+
+    Each row is one token; all other blocks are bypassed.
+    """
     blocks = _blocks(subject)
     found: list[torch.Tensor] = []
     per_row = sum(k.numel() + v.numel() for k, v in base.past.layers[layer : layer + 1]) * 4
@@ -77,7 +88,11 @@ def at_one_place(subject: Subject, base: Base, layer: int, edits: Sequence[tuple
 
         hidden = torch.stack([base.streams[layer][position] for _, position in chunk])[:, None]
         rows = [Row((base.ids[position],), edits=(shifted(edit, position, 1),)) for edit, position in chunk]
-        hooks = [Hook(blocks[layer], "input", _put(hidden)), *tail_hooks(subject, rows), Hook(blocks[layer], "output", keep)]
+        hooks = [
+            Hook(blocks[layer], "input", _put(hidden)),
+            *tail_hooks(subject, rows),
+            Hook(blocks[layer], "output", keep),
+        ]
         others = [block for i, block in enumerate(blocks) if i != layer]
         tails = [Tail(0, position, (base.ids[position],)) for _, position in chunk]
         _run(subject, base, tails, [], [hooked(hooks), bypassed(others, base.tuples)])
@@ -110,10 +125,15 @@ def _finish(
     blocks = _blocks(subject)
     count = len(base.ids)
     edited = [
-        Row(base.ids[position:], edits=() if edit is None else (shifted(edit, position, count - position),)) for position, _, edit in rows
+        Row(base.ids[position:], edits=() if edit is None else (shifted(edit, position, count - position),))
+        for position, _, edit in rows
     ]
     # Past the last block, the value goes in where the last block hands it on.
-    entry = Hook(blocks[layer], "input", _put(hidden)) if layer < len(blocks) else Hook(blocks[-1], "output", _hand_on(hidden))
+    entry = (
+        Hook(blocks[layer], "input", _put(hidden))
+        if layer < len(blocks)
+        else Hook(blocks[-1], "output", _hand_on(hidden))
+    )
     hooks = [entry, *tail_hooks(subject, edited)]
     places = [(row, place - rows[row][0]) for row in range(len(rows)) for place in wanted if place >= rows[row][0]]
     tails = [Tail(0, position, base.ids[position:]) for position, _, _ in rows]
@@ -122,10 +142,17 @@ def _finish(
 
 
 def _run(
-    subject: Subject, base: Base, tails: list[Tail], places: list[tuple[int, int]], inside: list[AbstractContextManager[None]]
+    subject: Subject,
+    base: Base,
+    tails: list[Tail],
+    places: list[tuple[int, int]],
+    inside: list[AbstractContextManager[None]],
 ) -> torch.Tensor:
     out: list[torch.Tensor] = []
-    wanted = (torch.tensor([row for row, _ in places], dtype=torch.long), torch.tensor([place for _, place in places], dtype=torch.long))
+    wanted = (
+        torch.tensor([row for row, _ in places], dtype=torch.long),
+        torch.tensor([place for _, place in places], dtype=torch.long),
+    )
     continue_rows(subject, base.past, tails, wanted, [], out.append, inside)
     return out[0] if out else torch.zeros(0)
 

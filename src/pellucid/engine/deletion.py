@@ -1,4 +1,4 @@
-"""The deletion and insertion check: does removing what an explanation calls important hurt more than removing at random?"""
+"""The deletion and insertion check: does removing what is called important hurt more than removing at random?"""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ def deletion_check(
 ) -> dict[str, tuple[Evidence, ...]]:
     """Return deletion (and insertion) evidence for each ranking, against the same random orders.
 
-    Units are removed from the highest score down, and the target is read at evenly spaced shares; the area under that curve, as a share of the way from the whole input to
-    nothing, is compared with random orders. `random_low` and `random_high` bound where 95 % of random orders fall (t prediction interval). Removing units also leaves the
+    Units are removed from the highest score down, and the target is read at evenly spaced shares; the area under that
+    curve, as a share of the way from the whole input to
+    nothing, is compared with random orders. `random_low` and `random_high` bound where 95 % of random orders fall (t
+    prediction interval). Removing units also leaves the
     training distribution, so this is evidence about the model on changed inputs, not proof.
 
     Args:
@@ -91,16 +93,34 @@ def _evidence(kind: str, share: np.ndarray, curve: np.ndarray, random: np.ndarra
     better = area < low if kind == "deletion" else area > high
     verb = "Removing" if kind == "deletion" else "Adding"
     effect = "lowers" if kind == "deletion" else "raises"
-    judgement = "clearly faster than" if better else "no faster than most of" if beaten < 0.5 else "faster than most of, but within the spread of,"
+    judgement = (
+        "clearly faster than"
+        if better
+        else "no faster than most of"
+        if beaten < 0.5
+        else "faster than most of, but within the spread of,"
+    )
     return Evidence(
         kind,
         f"{verb} the highest-scored units first {effect} the target {judgement} {count} random orders "
         f"(area {area:.3g}; random {middle:.3g}, 95 % within {low:.3g} to {high:.3g}).",
-        {"area": area, "random_mean": middle, "random_low": low, "random_high": high, "beaten": beaten, "orders": float(count)},
-        {"x": _floats(share), "method": _floats(curve), "random": _floats(random.mean(0)),
-         "random_low": _floats(random.min(0)), "random_high": _floats(random.max(0))},
+        {
+            "area": area,
+            "random_mean": middle,
+            "random_low": low,
+            "random_high": high,
+            "beaten": beaten,
+            "orders": float(count),
+        },
+        {
+            "x": _floats(share),
+            "method": _floats(curve),
+            "random": _floats(random.mean(0)),
+            "random_low": _floats(random.min(0)),
+            "random_high": _floats(random.max(0)),
+        },
         ok=True if better else False if beaten < 0.5 else None,
-    )  # fmt: skip
+    )
 
 
 def _floats(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:

@@ -26,11 +26,17 @@ def greedy(subject: Subject, tokens: Tokens, length: int) -> tuple[int, ...]:
         InputError: prompt and continuation exceed the model's limit.
     """
     if "generate" not in subject.capabilities:
-        raise CapabilityError(f"{subject.name} does not generate text because it is a {subject.kind} with head {subject.head}; use a causal language model.")
+        raise CapabilityError(
+            f"{subject.name} does not generate text because it is a {subject.kind} with head {subject.head}; use a "
+            "causal language model."
+        )
     limit = subject.max_length
     start = len(tokens) if subject.kind == "decoder" else 1
     if limit is not None and start + length - 1 > limit:
-        raise InputError(f"A prompt of {len(tokens)} tokens and {length} new ones exceed the model's limit of {limit}; shorten one of them.")
+        raise InputError(
+            f"A prompt of {len(tokens)} tokens and {length} new ones exceed the model's limit of {limit}; shorten "
+            "one of them."
+        )
     found: list[int] = []
     ends = end_ids(subject)
     for step in range(length):
@@ -58,7 +64,13 @@ def next_token_distribution(subject: Subject, tokens: Tokens, top: int = 10) -> 
     output = forward(subject, [row(subject, tokens, whole(tokens))])
     logits = output.logits[0]
     if logits.ndim == 2:
-        logits = logits[len(tokens) - 1 if subject.kind == "decoder" else 0 if subject.kind == "encoder-decoder" else mask_position(subject, tokens)]
+        logits = logits[
+            len(tokens) - 1
+            if subject.kind == "decoder"
+            else 0
+            if subject.kind == "encoder-decoder"
+            else mask_position(subject, tokens)
+        ]
     probabilities = logits.double().softmax(-1)
     best = probabilities.topk(min(top, len(probabilities)))
     return [(int(i), float(p)) for i, p in zip(best.indices, best.values, strict=True)]

@@ -59,7 +59,9 @@ def value_and_gradient(
     answers = in_batches(list(points), [len(tokens) + max(len(f) for f in readout.forced)] * len(points), run)
     gradients = torch.stack([gradient for _, gradient in answers])
     if not bool(torch.isfinite(gradients).all()):
-        raise ModelError(f"The gradient of {readout.description} is not finite; load the model in float32 and check its weights.")
+        raise ModelError(
+            f"The gradient of {readout.description} is not finite; load the model in float32 and check its weights."
+        )
     return torch.stack([values for values, _ in answers]), gradients
 
 

@@ -36,7 +36,9 @@ _control: ContextVar[Control | None] = ContextVar("pellucid_control", default=No
 
 
 @contextmanager
-def controlled(progress: Callable[[int, int], None] | None = None, cancel: threading.Event | None = None) -> Iterator[None]:
+def controlled(
+    progress: Callable[[int, int], None] | None = None, cancel: threading.Event | None = None
+) -> Iterator[None]:
     """Report progress of, and allow cancelling, every engine call made in this context."""
     token = _control.set(Control(progress, cancel))
     try:
@@ -60,11 +62,15 @@ def report(done: int, total: int) -> None:
 
 
 def in_batches(
-    items: Sequence[Item], lengths: Sequence[int], run: Callable[[list[Item]], Sequence[Answer]], tokens_per_batch: int = TOKENS_PER_BATCH
+    items: Sequence[Item],
+    lengths: Sequence[int],
+    run: Callable[[list[Item]], Sequence[Answer]],
+    tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> list[Answer]:
     """Run items in batches of similar length and return the answers in the given order.
 
-    A batch whose padded size stays under `tokens_per_batch` is run at once; when memory runs out it is halved and retried, down to one item.
+    A batch whose padded size stays under `tokens_per_batch` is run at once; when memory runs out it is halved and
+    retried, down to one item.
 
     Raises:
         ResourceError: a single item does not fit.

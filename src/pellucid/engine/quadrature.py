@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def nodes(quadrature: Quadrature, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Return nodes and weights on [0, 1]; the weights sum to 1.
 
-    `gauss_legendre` integrates polynomials up to degree 2 * steps - 1 exactly; `trapezoid` has its nodes at 0 and 1 too (halved weights);
+    `gauss_legendre` integrates polynomials up to degree 2 * steps - 1 exactly; `trapezoid` has its nodes at 0 and 1
+    too (halved weights);
     the Riemann sums use the left end, right end or middle of `steps` equal intervals.
     """
     if quadrature == "gauss_legendre":

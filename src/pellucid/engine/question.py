@@ -1,6 +1,7 @@
 """One question to one model: prompt, units and readout; and the answer as Scores.
 
-A method asks with `ask`, scores variants or differentiates, and answers with `answer`: what is left in the method file is its paper.
+A method asks with `ask`, scores variants or differentiates, and answers with `answer`: what is left in the method
+file is its paper.
 """
 
 from __future__ import annotations
@@ -61,7 +62,12 @@ class Question:
 
 
 def ask(
-    subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None, unit: Unit | str = "token"
+    subject: Subject,
+    prompt: PromptLike,
+    *,
+    target: TargetLike = None,
+    contrast: int | str | None = None,
+    unit: Unit | str = "token",
 ) -> Question:
     """Encode the prompt, find its units and resolve the target.
 
@@ -72,7 +78,9 @@ def ask(
     tokens = subject.encode(prompt)
     units = subject.units(tokens, unit)
     if len(units) == 0:
-        raise InputError(f"The prompt has no {unit} to explain, only special tokens; pass a longer prompt or unit='token+special'.")
+        raise InputError(
+            f"The prompt has no {unit} to explain, only special tokens; pass a longer prompt or unit='token+special'."
+        )
     return Question(subject, tokens, units, resolve(subject, tokens, target, contrast))
 
 
@@ -155,15 +163,22 @@ def completeness(values: np.ndarray, difference: np.ndarray, between: str) -> Ev
     )
 
 
-def _scores(question: Question, values: np.ndarray, title: str, std_error: np.ndarray | None, fields: dict[str, Any]) -> Scores:
+def _scores(
+    question: Question, values: np.ndarray, title: str, std_error: np.ndarray | None, fields: dict[str, Any]
+) -> Scores:
     matrix = question.readout.each
     labels: dict[str, Sequence[str]] = {"unit": question.units.labels}
     if matrix:
         labels["target"] = question.readout.labels
     defaults: dict[str, Any] = {"unit": question.readout.unit}
     return Scores(
-        title=title, values=values if matrix else values[:, 0], axes=("unit", "target") if matrix else ("unit",),
-        labels={axis: tuple(names) for axis, names in labels.items()}, tokens=question.tokens, units=question.units,
+        title=title,
+        values=values if matrix else values[:, 0],
+        axes=("unit", "target") if matrix else ("unit",),
+        labels={axis: tuple(names) for axis, names in labels.items()},
+        tokens=question.tokens,
+        units=question.units,
         std_error=None if std_error is None else std_error if matrix else std_error[:, 0],
-        target=question.readout.description, **(defaults | fields),
-    )  # fmt: skip
+        target=question.readout.description,
+        **(defaults | fields),
+    )

@@ -31,18 +31,27 @@ def read(
 ) -> tuple[torch.Tensor, Output | None]:
     """Run one batch of variants and return their scores [rows, readout.size] and the output of its first pass.
 
-    `edits[i]` are the edits of row i. A contrast between continuations of several tokens runs one pass per continuation.
+    `edits[i]` are the edits of row i. A contrast between continuations of several tokens runs one pass per
+    continuation.
     """
     if subject.kind == "black-box":
         assert subject.function is not None
-        values = blackbox.call(subject.function, subject.state.cache.setdefault("pieces", {}), [v.ids for v in variants])
+        values = blackbox.call(
+            subject.function, subject.state.cache.setdefault("pieces", {}), [v.ids for v in variants]
+        )
         subject.count(forwards=len(variants))
         return combined(readout, {(): torch.from_numpy(values)[:, None, :]}), None
     pieces: dict[tuple[int, ...], torch.Tensor] = {}
     first: Output | None = None
     for forced in readout.forced:
         rows = [row(subject, tokens, v, forced, edits[i] if edits else ()) for i, v in enumerate(variants)]
-        output = forward(subject, rows, capture=capture, grad=grad, wanted=_wanted(subject, tokens, readout, variants, len(forced) + 1))
+        output = forward(
+            subject,
+            rows,
+            capture=capture,
+            grad=grad,
+            wanted=_wanted(subject, tokens, readout, variants, len(forced) + 1),
+        )
         first = first or output
         pieces[forced] = _target_logits(readout, output)
     scores = combined(readout, pieces)
@@ -53,11 +62,17 @@ def read(
 def not_nan(scores: torch.Tensor, readout: Readout) -> None:
     """Raise `ModelError` for a score that is NaN."""
     if bool(torch.isnan(scores).any()):
-        blame = "the function or in the model's weights" if readout.function is not None else "the model's weights, or overflow in its dtype"
+        blame = (
+            "the function or in the model's weights"
+            if readout.function is not None
+            else "the model's weights, or overflow in its dtype"
+        )
         raise ModelError(f"The score of {readout.description or 'the prediction'} is NaN; look for NaN in {blame}.")
 
 
-def _wanted(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant], count: int) -> torch.Tensor | None:
+def _wanted(
+    subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant], count: int
+) -> torch.Tensor | None:
     """Return the positions [rows, count] whose logits are read, or None where the model pools by itself."""
     if readout.kind in ("pooled", "vector"):
         return None
@@ -75,7 +90,9 @@ def _target_logits(readout: Readout, output: Output) -> torch.Tensor:
 
 
 def _pooled(hidden: torch.Tensor, lengths: list[int], readout: Readout) -> torch.Tensor:
-    mask = torch.arange(hidden.shape[1], device=hidden.device)[None] < torch.tensor(lengths, device=hidden.device)[:, None]
+    mask = (
+        torch.arange(hidden.shape[1], device=hidden.device)[None] < torch.tensor(lengths, device=hidden.device)[:, None]
+    )
     mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     if readout.reference is not None:
         cosine = torch.nn.functional.cosine_similarity(mean, readout.reference[None].to(mean), dim=-1)

@@ -23,7 +23,8 @@ class Part:
 class Readout:
     """How scores come from logits.
 
-    `kind` says where logits are read: "next" (after the prompt, teacher-forced along `parts`), "mask" (at the mask token), "pooled" (the
+    `kind` says where logits are read: "next" (after the prompt, teacher-forced along `parts`), "mask" (at the mask
+    token), "pooled" (the
     class logits) or "vector" (hidden states of a model without a head). `labels` names the targets, one per score.
     """
 
@@ -62,7 +63,9 @@ def measured(logits: torch.Tensor, ids: Sequence[int], measure: str) -> torch.Te
     `logit`, `log_prob` and `prob` are of the token ids; `entropy` (nats) is of the whole distribution. Exact.
     """
     if not 0 <= min(ids) <= max(ids) < logits.shape[-1]:
-        raise TargetError(f"The target {max(ids)} is out of range; the model gives outputs 0 to {logits.shape[-1] - 1}.")
+        raise TargetError(
+            f"The target {max(ids)} is out of range; the model gives outputs 0 to {logits.shape[-1] - 1}."
+        )
     index = torch.tensor(list(ids), device=logits.device)
     if measure == "entropy":
         log_probs = logits.log_softmax(-1)
@@ -101,9 +104,13 @@ def _called(readout: Readout, logits: torch.Tensor) -> torch.Tensor:
         raise
     except Exception as error:
         raise TargetError(
-            f"The target {readout.description} raised {type(error).__name__} ({error}) on logits of shape {tuple(logits.shape)}; correct the function."
+            f"The target {readout.description} raised {type(error).__name__} ({error}) on logits of shape "
+            f"{tuple(logits.shape)}; correct the function."
         ) from error
     found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
     if found not in ((len(logits),), (len(logits), 1)):
-        raise TargetError(f"The target {readout.description} returned {found} for {len(logits)} rows; return one number per row, as a tensor.")
+        raise TargetError(
+            f"The target {readout.description} returned {found} for {len(logits)} rows; return one number per row, "
+            "as a tensor."
+        )
     return value.reshape(-1, 1)

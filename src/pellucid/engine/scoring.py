@@ -1,6 +1,7 @@
 """Scoring variants of an input: each different variant once, what variants share once.
 
-The plain form (padded batches) is the oracle; the trie shares prefixes and is used where the model itself has confirmed that both agree.
+The plain form (padded batches) is the oracle; the trie shares prefixes and is used where the model itself has
+confirmed that both agree.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def score_plain(subject: Subject, tokens: Tokens, readout: Readout, variants: Se
 
 
 def score_shared(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant]) -> np.ndarray:
-    """Score variants through a trie of their tokens: [variants, readout.size]; equal to `score_plain` up to rounding."""
+    """Score variants through a trie of their tokens; equal to `score_plain` up to rounding."""
     pieces: dict[tuple[int, ...], torch.Tensor] = {}
     for forced in readout.forced:
         sequences = [v.ids + forced for v in variants]
@@ -73,9 +74,13 @@ def score_shared(subject: Subject, tokens: Tokens, readout: Readout, variants: S
     return total.numpy()
 
 
-def _values(subject: Subject, readout: Readout, forced: tuple[int, ...], sequences: list[tuple[int, ...]]) -> torch.Tensor:
+def _values(
+    subject: Subject, readout: Readout, forced: tuple[int, ...], sequences: list[tuple[int, ...]]
+) -> torch.Tensor:
     """Return the measures [sequences, parts with this continuation, targets] (or a function's value)."""
-    parts = [part for part in readout.parts if part.ids[:-1] == forced] if readout.function is None else [readout.parts[0]]
+    parts = (
+        [part for part in readout.parts if part.ids[:-1] == forced] if readout.function is None else [readout.parts[0]]
+    )
     values = torch.zeros(len(sequences), len(parts), len(forced) + 1, dtype=torch.float64)
 
     def take(logits: torch.Tensor, places: list[tuple[int, int]]) -> None:

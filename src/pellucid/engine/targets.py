@@ -32,7 +32,8 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 def resolve(subject: Subject, tokens: Tokens, target: TargetLike = None, contrast: int | str | None = None) -> Readout:
     """Resolve a target against one prompt.
 
-    None means what the model itself predicts; an integer is a token id (or class index); a text is a token, a class name or, when it
+    None means what the model itself predicts; an integer is a token id (or class index); a text is a token, a class
+    name or, when it
     is several tokens, a teacher-forced continuation.
 
     Raises:
@@ -59,18 +60,24 @@ def _check_asked(subject: Subject, asked: Target) -> None:
     """Raise `TargetError` for a kind or measure that is unknown, or that this subject does not have."""
     for name, value, known in (("kind", asked.kind, get_args(Kind)), ("measure", asked.measure, get_args(Measure))):
         if value not in known:
-            raise TargetError(f"The {name} {value!r} of a target is unknown{did_you_mean(str(value), known)}; use one of {', '.join(known)}.")
+            raise TargetError(
+                f"The {name} {value!r} of a target is unknown{did_you_mean(str(value), known)}; use one of "
+                f"{', '.join(known)}."
+            )
     head = "classification" if subject.kind == "black-box" else subject.head
     own = KINDS[head]
     if asked.kind not in (*own, "auto", "function") or (asked.kind == "function" and not callable(asked.what)):
         raise TargetError(
-            f"A target of kind {asked.kind!r} was asked for, but {subject.name} ({subject.kind}) has head {subject.head} and explains {' or '.join(own)}, "
+            f"A target of kind {asked.kind!r} was asked for, but {subject.name} ({subject.kind}) has head "
+            f"{subject.head} and explains {' or '.join(own)}, "
             "or a function of its output."
         )
     if isinstance(asked.what, bool) or isinstance(asked.contrast, bool):
         raise TargetError("The target is True or False; give a token id, a class index or a text.")
     if asked.measure == "entropy" and asked.contrast is not None:
-        raise TargetError("The entropy belongs to the whole distribution, so it takes no contrast; leave the contrast out.")
+        raise TargetError(
+            "The entropy belongs to the whole distribution, so it takes no contrast; leave the contrast out."
+        )
 
 
 def one_token(readout: Readout) -> Readout:
@@ -78,7 +85,8 @@ def one_token(readout: Readout) -> Readout:
     longest = max((len(part.ids) for part in readout.parts), default=1)
     if longest != 1:
         raise TargetError(
-            f"The target {readout.description} is {longest} tokens where one is needed; name one token, or a method that takes continuations."
+            f"The target {readout.description} is {longest} tokens where one is needed; name one token, or a "
+            "method that takes continuations."
         )
     return readout
 
@@ -97,7 +105,9 @@ def _measure(asked: Target, default: str) -> str:
 def _ids(subject: Subject, tokens: Tokens, what: Any, role: str) -> tuple[int, ...]:
     if isinstance(what, str):
         if subject.tokenizer is None:
-            raise TargetError(f"The {role} {what!r} is text, but {subject.name} was loaded without a tokenizer; give a token id.")
+            raise TargetError(
+                f"The {role} {what!r} is text, but {subject.name} was loaded without a tokenizer; give a token id."
+            )
         ids = inputs.target_ids(subject.tokenizer, what, prompt_tokens=tokens if subject.kind == "decoder" else None)
     else:
         ids = (int(what),) if isinstance(what, int) or getattr(what, "ndim", 1) == 0 else tuple(int(i) for i in what)
@@ -116,7 +126,9 @@ def _token(subject: Subject, tokens: Tokens, asked: Target) -> Readout:
         ids = greedy(subject, tokens, asked.length)
     elif asked.what is None:
         if asked.kind == "continuation":
-            raise TargetError("A continuation target needs its text or token ids; use Target.generated(length) for the model's own.")
+            raise TargetError(
+                "A continuation target needs its text or token ids; use Target.generated(length) for the model's own."
+            )
         ids = (_top(subject, tokens, "next"),)
     else:
         ids = _ids(subject, tokens, asked.what, "target")
@@ -127,7 +139,8 @@ def _token(subject: Subject, tokens: Tokens, asked: Target) -> Readout:
         other = _ids(subject, tokens, asked.contrast, "contrast")
         if asked.each and len(other) != len(ids):
             raise TargetError(
-                f"Scoring each token against a contrast needs the same length, but the target has {len(ids)} tokens and the contrast {len(other)}; "
+                f"Scoring each token against a contrast needs the same length, but the target has {len(ids)} "
+                f"tokens and the contrast {len(other)}; "
                 "drop each=True or give texts of equal length."
             )
         parts.append(Part(other, -1.0))
@@ -144,7 +157,8 @@ def _check_length(subject: Subject, tokens: Tokens, length: int) -> None:
     before = len(tokens) if subject.kind == "decoder" else 1
     if subject.max_length is not None and before + length - 1 > subject.max_length:
         raise InputError(
-            f"A prompt of {len(tokens)} tokens and a target of {length} exceed the model's limit of {subject.max_length}; shorten one of them."
+            f"A prompt of {len(tokens)} tokens and a target of {length} exceed the model's limit of "
+            f"{subject.max_length}; shorten one of them."
         )
 
 
@@ -163,14 +177,18 @@ def _top(subject: Subject, tokens: Tokens, kind: Any) -> int:
 def _masked(subject: Subject, tokens: Tokens, asked: Target) -> Readout:
     if mask_position(subject, tokens) < 0:
         mask = getattr(subject.tokenizer, "mask_token", None) or "the mask token"
-        raise TargetError(f"A masked language model predicts at {mask}, which the prompt lacks; put {mask} where the word should be.")
+        raise TargetError(
+            f"A masked language model predicts at {mask}, which the prompt lacks; put {mask} where the word should be."
+        )
     ids = (_top(subject, tokens, "mask"),) if asked.what is None else _ids(subject, tokens, asked.what, "target")
     parts = [Part(ids)]
     description = repr(name_of(subject, ids[0]).strip())
     if asked.contrast is not None:
         parts.append(Part(_ids(subject, tokens, asked.contrast, "contrast"), -1.0))
         description += f" rather than {name_of(subject, parts[1].ids[0]).strip()!r}"
-    readout = Readout("mask", tuple(parts), _measure(asked, "logit"), asked.each, (name_of(subject, ids[0]),), description)
+    readout = Readout(
+        "mask", tuple(parts), _measure(asked, "logit"), asked.each, (name_of(subject, ids[0]),), description
+    )
     return one_token(readout)
 
 
@@ -198,7 +216,10 @@ def _class_index(what: Any, names: dict[int, str]) -> int:
     if isinstance(what, str):
         lowered = {name.lower(): index for index, name in names.items()}
         if what.lower() not in lowered:
-            raise TargetError(f"The class {what!r} is unknown{did_you_mean(what, names.values())}; the model has {list(names.values())}.")
+            raise TargetError(
+                f"The class {what!r} is unknown{did_you_mean(what, names.values())}; the model has "
+                f"{list(names.values())}."
+            )
         return lowered[what.lower()]
     if hasattr(what, "__index__"):
         if names and what not in names:
@@ -211,10 +232,13 @@ def _class_index(what: Any, names: dict[int, str]) -> int:
 
 def _similarity(subject: Subject, asked: Target) -> Readout:
     if asked.contrast is not None:
-        raise TargetError("A similarity takes no contrast; pass a function of the mean hidden state that subtracts the alternative.")
+        raise TargetError(
+            "A similarity takes no contrast; pass a function of the mean hidden state that subtracts the alternative."
+        )
     if not isinstance(asked.what, str):
         raise TargetError(
-            f"{subject.name} has no output head, so there is no token or class to explain; pass Target.similarity(text) or a function of the mean hidden state."
+            f"{subject.name} has no output head, so there is no token or class to explain; pass "
+            "Target.similarity(text) or a function of the mean hidden state."
         )
     reference: list[torch.Tensor] = []
 
@@ -234,8 +258,13 @@ def _function(subject: Subject, tokens: Tokens, asked: Target) -> Readout:
     if subject.head == "none" and subject.kind != "black-box":
         kind: Any = "vector"
     else:
-        kind = {"classification": "pooled", "masked-lm": "mask"}.get(subject.head, "pooled" if subject.kind == "black-box" else "next")
+        kind = {"classification": "pooled", "masked-lm": "mask"}.get(
+            subject.head, "pooled" if subject.kind == "black-box" else "next"
+        )
     if kind == "mask" and mask_position(subject, tokens) < 0:
-        raise TargetError("A masked language model is read at its mask token, which the prompt lacks; put it where the word should be.")
+        raise TargetError(
+            "A masked language model is read at its mask token, which the prompt lacks; put it where the word "
+            "should be."
+        )
     name = getattr(asked.what, "__name__", "function")
     return Readout(kind, (Part((0,)),), "logit", asked.each, (name,), f"function {name}", function=asked.what)  # type: ignore[arg-type]

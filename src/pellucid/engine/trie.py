@@ -21,7 +21,10 @@ MOST_BYTES = 1 << 30
 
 @dataclass
 class Node:
-    """A stretch of tokens shared by all sequences below: it starts at depth `start`; `ends` are (sequence, place, target index) read inside it."""
+    """A stretch of tokens shared by all sequences below.
+
+    It starts at depth `start`; `reads` are the (sequence, place in the stretch, target index) read inside it.
+    """
 
     start: int
     ids: tuple[int, ...]
@@ -99,9 +102,19 @@ def run(
             check_cancelled()
             tails = [Tail(node.parent, node.start, node.ids) for node in chunk]
             places = [(row, place, i, k) for row, node in enumerate(chunk) for i, place, k in node.reads]
-            wanted = (torch.tensor([p[0] for p in places], dtype=torch.long), torch.tensor([p[1] for p in places], dtype=torch.long))
+            wanted = (
+                torch.tensor([p[0] for p in places], dtype=torch.long),
+                torch.tensor([p[1] for p in places], dtype=torch.long),
+            )
             parents = [row for row, node in enumerate(chunk) if node.children]
-            kept = continue_rows(subject, past, tails, wanted, parents, lambda logits, p=places: read(logits, [(i, k) for _, _, i, k in p]))
+            kept = continue_rows(
+                subject,
+                past,
+                tails,
+                wanted,
+                parents,
+                lambda logits, p=places: read(logits, [(i, k) for _, _, i, k in p]),
+            )
             done += len({p[2] for p in places})
             report(min(done, total), total)
             below = [child for number, row in enumerate(parents) for child in _under(chunk[row], number)]

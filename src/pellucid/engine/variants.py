@@ -12,8 +12,8 @@ import torch
 from pellucid.core.errors import InputError
 from pellucid.core.tokens import Tokens, Units
 from pellucid.models import blackbox
-from pellucid.models.forward import Row
 from pellucid.models.edits import Edit
+from pellucid.models.forward import Row
 from pellucid.models.layout import main_stack
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variant:
-    """A changed input: its ids, the original position of each, and positions whose embedding is replaced by `vector`."""
+    """A changed input: its ids, the original position of each, and positions whose embedding becomes `vector`."""
 
     ids: tuple[int, ...]
     origin: tuple[int, ...]
@@ -42,11 +42,15 @@ def whole(tokens: Tokens) -> Variant:
     return Variant(tokens.ids, tuple(range(len(tokens))))
 
 
-def remove(subject: Subject, tokens: Tokens, units: Units, present: Sequence[bool] | np.ndarray, replacement: Replacement) -> Variant:
+def remove(
+    subject: Subject, tokens: Tokens, units: Units, present: Sequence[bool] | np.ndarray, replacement: Replacement
+) -> Variant:
     """Return the input with the units that are not present removed.
 
-    `replacement` is "delete", "mask", "pad" or a token id (every token of the unit becomes that token), or "mean" / "zero" (its embedding
-    becomes the mean over the vocabulary / zero; positions stay). Tokens outside all units are kept, and so is the mask that a masked
+    `replacement` is "delete", "mask", "pad" or a token id (every token of the unit becomes that token), or "mean" /
+    "zero" (its embedding
+    becomes the mean over the vocabulary / zero; positions stay). Tokens outside all units are kept, and so is the
+    mask that a masked
     language model is read at. Where deletion would leave nothing, one
     start token stays (the model's BOS, else EOS, else pad), because a transformer cannot read an empty input.
     """
@@ -72,7 +76,9 @@ def replacement_id(subject: Subject, replacement: Replacement) -> int:
         raise InputError(f"A black box has no token {replacement!r}; use replacement='delete' or 'mask'.")
     if isinstance(replacement, int):
         if not 0 <= replacement < subject.vocabulary:
-            raise InputError(f"The replacement {replacement} is no token id of {subject.name}; use 0 to {subject.vocabulary - 1}.")
+            raise InputError(
+                f"The replacement {replacement} is no token id of {subject.name}; use 0 to {subject.vocabulary - 1}."
+            )
         return replacement
     names = ("mask_token_id", "unk_token_id", "pad_token_id") if replacement == "mask" else ("pad_token_id",)
     for name in names:
@@ -81,7 +87,9 @@ def replacement_id(subject: Subject, replacement: Replacement) -> int:
             found = getattr(getattr(subject.model, "config", None), name, None)
         if isinstance(found, int) and 0 <= found < subject.vocabulary:
             return found
-    raise InputError(f"The tokenizer of {subject.name} has no {replacement} token; use replacement='delete', 'mean' or a token id.")
+    raise InputError(
+        f"The tokenizer of {subject.name} has no {replacement} token; use replacement='delete', 'mean' or a token id."
+    )
 
 
 def _start(subject: Subject) -> int:
@@ -102,7 +110,9 @@ def default_replacement(subject: Subject) -> Replacement:
     return "mask"
 
 
-def row(subject: Subject, tokens: Tokens, variant: Variant, forced: tuple[int, ...] = (), edits: tuple[Edit, ...] = ()) -> Row:
+def row(
+    subject: Subject, tokens: Tokens, variant: Variant, forced: tuple[int, ...] = (), edits: tuple[Edit, ...] = ()
+) -> Row:
     """Return the batch row of a variant with a teacher-forced continuation behind it."""
     segment = tuple(tokens.segment[p] for p in variant.origin) if any(tokens.segment) else ()
     if variant.hollow:
@@ -134,7 +144,9 @@ def fill_vector(subject: Subject, name: str) -> torch.Tensor:
     embedding = subject.model.get_input_embeddings()
     with torch.no_grad():
         # Writes through `.data` leave no trace in version counters, so a few embeddings are part of the key.
-        few = embedding(torch.arange(0, subject.vocabulary, max(1, subject.vocabulary // 64), device=subject.input_device))
+        few = embedding(
+            torch.arange(0, subject.vocabulary, max(1, subject.vocabulary // 64), device=subject.input_device)
+        )
         if name == "zero":
             return torch.zeros_like(few[0])
         key = (subject.weights_state(), float(few.double().sum()))

@@ -48,12 +48,20 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Compute attention as every family does, letting a visitor read and replace each step.
 
-    Shapes: query [batch, heads, positions, width], key and value with key/value heads; returns [batch, positions, heads, width].
+    Shapes: query [batch, heads, positions, width], key and value with key/value heads; returns [batch, positions,
+    heads, width].
     """
     switch = _switches.get(id(module))
     if switch is None or id(module) not in switch.visits:
         return _original(module, switch)(
-            module, query, key, value, attention_mask, scaling=scaling, **_given(softcap=softcap, position_bias=position_bias), **kwargs
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            **_given(softcap=softcap, position_bias=position_bias),
+            **kwargs,
         )
     visit = switch.visits[id(module)]
     query = visit("q_rot", query.transpose(1, 2)).transpose(1, 2)
@@ -111,7 +119,9 @@ def opened(model: Any, modules: Mapping[torch.nn.Module, Visit], interface: bool
 
 @contextmanager
 def _switched(model: Any, modules: Mapping[torch.nn.Module, Visit]) -> Iterator[None]:
-    configs = {id(m.config): m.config for m in model.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")}
+    configs = {
+        id(m.config): m.config for m in model.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")
+    }
     before = {key: config._attn_implementation for key, config in configs.items()}
     touched = []
     try:
@@ -171,7 +181,11 @@ def _explicit(
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
     if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min) if attn_mask.dtype == torch.bool else scores + attn_mask
+        scores = (
+            scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+            if attn_mask.dtype == torch.bool
+            else scores + attn_mask
+        )
     pattern = visit("pattern", _softmax(visit("scores", scores), None).to(value.dtype))
     return pattern @ value
 
@@ -191,7 +205,11 @@ def _watched(modules: Mapping[torch.nn.Module, Visit]) -> Iterator[None]:
         watch.visit = None
         return output
 
-    hooks = [hook for module, visit in modules.items() for hook in (Hook(module, "input", enter(visit)), Hook(module, "output", leave))]
+    hooks = [
+        hook
+        for module, visit in modules.items()
+        for hook in (Hook(module, "input", enter(visit)), Hook(module, "output", leave))
+    ]
     with hooked(hooks), watch:
         yield
 
@@ -231,6 +249,10 @@ def calls_changed(calls: Sequence[tuple[torch.nn.Module, str, Change]]) -> Itera
         mode.waiting = None
         return output
 
-    hooks = [hook for module, name, change in calls for hook in (Hook(module, "input", enter(name, change)), Hook(module, "output", leave))]
+    hooks = [
+        hook
+        for module, name, change in calls
+        for hook in (Hook(module, "input", enter(name, change)), Hook(module, "output", leave))
+    ]
     with hooked(hooks), mode:
         yield

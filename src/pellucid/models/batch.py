@@ -82,7 +82,7 @@ def accepted(model_type: type) -> frozenset[str]:
     return _signatures[model_type]
 
 
-class evaluating:  # noqa: N801 - a context manager reads as a verb
+class evaluating:
     """Hold a model in evaluation mode and give every module its own mode back."""
 
     def __init__(self, model: Any) -> None:

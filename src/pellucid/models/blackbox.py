@@ -1,6 +1,7 @@
 """Black boxes: a Python function `texts -> numbers` seen through the same handle as a model.
 
-The pieces of a text are its words with the white space before them; a piece's id is its place in the subject's own list,
+The pieces of a text are its words with the white space before them; a piece's id is its place in the subject's own
+list,
 so that perturbation methods work on ids here as everywhere.
 """
 
@@ -51,13 +52,15 @@ def call(function: Callable[[list[str]], Any], pieces: dict[str, int], rows: Seq
         values = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         raise ModelError(
-            f"The black box returned something that is no array of numbers ({type(given).__name__}); return one number, or one row of numbers, per text."
+            f"The black box returned something that is no array of numbers ({type(given).__name__}); return one "
+            "number, or one row of numbers, per text."
         ) from None
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or len(values) != len(asked):
         raise ModelError(
-            f"The black box returned the shape {values.shape} for {len(asked)} texts; return one number, or one row of numbers, per text."
+            f"The black box returned the shape {values.shape} for {len(asked)} texts; return one number, or one "
+            "row of numbers, per text."
         )
     if not np.isfinite(values).all():
         raise ModelError("The black box returned a NaN or infinite value; return finite numbers.")

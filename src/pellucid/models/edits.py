@@ -32,9 +32,11 @@ class Edit:
     Names: `set` (to `value`), `add`, `scale`, `zero`, `mean` (of `value` over its first axis), `resample` (one entry of
     `value`'s first axis, drawn with `seed`), `project` (remove the direction `value`), `patch_from` (`value` holds the
     whole site of another run, batch left out; the same places are taken from it). `where` maps axis names of the site
-    (`position`, `head`, `neuron`, `query`, `key`, `dimension`) to indices; an axis left out means all. Positions are absolute in the
+    (`position`, `head`, `neuron`, `query`, `key`, `dimension`) to indices; an axis left out means all. Positions are
+    absolute in the
     unpadded sequence; negative ones count from the end of the prompt. `phase` is "all", "prompt" (positions of the
-    prompt) or "generation" (positions of generated or teacher-forced tokens, from the `first_step`-th on). A function sees the chosen places of one row: [positions, ...].
+    prompt) or "generation" (positions of generated or teacher-forced tokens, from the `first_step`-th on). A function
+    sees the chosen places of one row: [positions, ...].
     """
 
     site: str
@@ -51,20 +53,30 @@ class Edit:
         for axis in self.where:
             if axis not in site.axes:
                 raise EditError(
-                    f"The edit at {self.site!r} names the axis {axis!r}, which that site lacks; it has {list(site.axes)}."
+                    f"The edit at {self.site!r} names the axis {axis!r}, which that site lacks; it has "
+                    f"{list(site.axes)}."
                 )
         if not callable(self.how) and self.how not in HOW:
-            raise EditError(f"The edit {self.how!r} is unknown{did_you_mean(self.how, HOW)}; use one of {sorted(HOW)} or a function.")
+            raise EditError(
+                f"The edit {self.how!r} is unknown{did_you_mean(self.how, HOW)}; use one of {sorted(HOW)} or a "
+                "function."
+            )
         if not callable(self.how) and self.how != "zero" and self.value is None:
             raise EditError(f"The edit {self.how!r} at {self.site!r} needs a value; pass value=.")
         if self.phase not in ("all", "prompt", "generation"):
-            raise EditError(f"The edit at {self.site!r} asks for phase {self.phase!r}; use 'all', 'prompt' or 'generation'.")
+            raise EditError(
+                f"The edit at {self.site!r} asks for phase {self.phase!r}; use 'all', 'prompt' or 'generation'."
+            )
 
     def describe(self) -> str:
         """Return the edit in one line, for provenance."""
         how = self.how if isinstance(self.how, str) else getattr(self.how, "__name__", type(self.how).__name__)
         where = ", ".join(f"{axis}={index}" for axis, index in self.where.items())
-        return f"{how} {self.site}" + (f" [{where}]" if where else "") + ("" if self.phase == "all" else f" in {self.phase}")
+        return (
+            f"{how} {self.site}"
+            + (f" [{where}]" if where else "")
+            + ("" if self.phase == "all" else f" in {self.phase}")
+        )
 
 
 def _set(value: torch.Tensor, edit: Edit, index: tuple[Any, ...]) -> torch.Tensor:
@@ -145,14 +157,16 @@ def apply_edit(
         except (RuntimeError, IndexError) as error:
             size = tuple(torch.as_tensor(edit.value).shape)
             raise EditError(
-                f"The edit {edit.describe()!r} has a value of the shape {size}, which does not fit the places of shape {tuple(chosen_value.shape)}; "
+                f"The edit {edit.describe()!r} has a value of the shape {size}, which does not fit the places of "
+                f"shape {tuple(chosen_value.shape)}; "
                 "give a value that broadcasts to that shape."
             ) from error
     else:
         new = _called(edit, edit.how, chosen_value, Context(site, row, positions, row_value.shape[0]))
     if new.shape != chosen_value.shape:
         raise EditError(
-            f"The edit {edit.describe()!r} returned the shape {tuple(new.shape)} for places of shape {tuple(chosen_value.shape)}; "
+            f"The edit {edit.describe()!r} returned the shape {tuple(new.shape)} for places of shape "
+            f"{tuple(chosen_value.shape)}; "
             "return a value of the same shape."
         )
     return row_value.index_put(mesh, new.to(row_value.dtype))
@@ -165,10 +179,14 @@ def _called(edit: Edit, function: EditFunction, value: torch.Tensor, context: Co
         raise
     except Exception as error:
         raise EditError(
-            f"The edit {edit.describe()!r} raised {type(error).__name__} ({error}) on places of shape {tuple(value.shape)}; correct its function."
+            f"The edit {edit.describe()!r} raised {type(error).__name__} ({error}) on places of shape "
+            f"{tuple(value.shape)}; correct its function."
         ) from error
     if not isinstance(new, torch.Tensor):
-        raise EditError(f"The edit {edit.describe()!r} returned a {type(new).__name__}; return a tensor of the shape {tuple(value.shape)}.")
+        raise EditError(
+            f"The edit {edit.describe()!r} returned a {type(new).__name__}; return a tensor of the shape "
+            f"{tuple(value.shape)}."
+        )
     return new
 
 
@@ -189,5 +207,7 @@ def _resolve(wanted: Indices | None, axis: str, size: int, prompt_length: int, e
         return [a for a in absolute if 0 <= a < size]
     bad = [g for g in given if not -size <= g < size]
     if bad:
-        raise EditError(f"The edit {edit.describe()!r} names {axis} {bad[0]}, but the site has {size}; use 0 to {size - 1}.")
+        raise EditError(
+            f"The edit {edit.describe()!r} names {axis} {bad[0]}, but the site has {size}; use 0 to {size - 1}."
+        )
     return [g % size for g in given]

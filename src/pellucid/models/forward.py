@@ -19,7 +19,7 @@ from pellucid.models.attention import Change, calls_changed, opened
 from pellucid.models.batch import Batch, Row, evaluating
 from pellucid.models.edits import Edit, apply_edit
 from pellucid.models.hooks import Hook, hooked
-from pellucid.models.layout import Place, Scope, block_of, main_stack, place, submodule
+from pellucid.models.layout import Place, Scope, block_of, place, submodule
 from pellucid.models.pooling import pooled
 from pellucid.models.taps import first_input, rewrap, unview, unwrap, view
 
@@ -31,8 +31,11 @@ OPENED = ("q_rot", "k_rot", "scores", "pattern")
 
 @dataclass
 class Output:
-    """What a batch gave: `logits` [rows, positions, vocabulary] (or [rows, classes]; hidden states for models without a
-    head), the captured values by site name (padded, [rows, positions, ...]) and the length of each row."""
+    """What a batch gave.
+
+    `logits` are [rows, positions, vocabulary], or [rows, classes], or hidden states for models without a head;
+    `captured` holds values by site name, padded, [rows, positions, ...].
+    """
 
     logits: torch.Tensor
     captured: dict[str, torch.Tensor]
@@ -65,7 +68,8 @@ def forward(
         capture: names of sites to return, after all edits.
         grad: keep the graph, so that captured values and edit values can be differentiated.
         padding: side of the padding; the result does not depend on it.
-        wanted: positions [rows, n] whose logits are needed: only these rows go through the unembedding, and `logits` is [rows, n, vocabulary].
+        wanted: positions [rows, n] whose logits are needed: only these rows go through the unembedding, and `logits`
+            is [rows, n, vocabulary].
 
     Raises:
         EditError: an edit never fired, raised, or gave a wrong shape.
@@ -85,10 +89,15 @@ def forward(
         try:
             raw = subject.model(**batch.inputs)
         except (MemoryError, torch.OutOfMemoryError) as error:
-            raise ResourceError(f"The model ran out of memory on {len(rows)} rows of {max(batch.lengths)} tokens; use a smaller batch.") from error
+            raise ResourceError(
+                f"The model ran out of memory on {len(rows)} rows of {max(batch.lengths)} tokens; use a smaller batch."
+            ) from error
         except RuntimeError as error:
             if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                raise ResourceError(f"The model ran out of memory on {len(rows)} rows of {max(batch.lengths)} tokens; use a smaller batch.") from error
+                raise ResourceError(
+                    f"The model ran out of memory on {len(rows)} rows of {max(batch.lengths)} tokens; use a "
+                    "smaller batch."
+                ) from error
             raise
     taps.check_fired()
     subject.count(forwards=len(rows))
@@ -102,7 +111,7 @@ def forward(
 
 
 def _narrowed(subject: Subject, batch: Batch, wanted: torch.Tensor | None, capture: Sequence[str]) -> list[Hook]:
-    """Return the hook that sends only the wanted rows through the unembedding, or none where that would change what is seen."""
+    """Return the hook that sends only the wanted rows through the unembedding, or none where that would be seen."""
     module = subject.model.get_output_embeddings() if hasattr(subject.model, "get_output_embeddings") else None
     seen = any(parse_site(e.site).part == "logits" for row in batch.rows for e in (*subject.edits, *row.edits))
     if wanted is None or module is None or seen or "logits" in capture or any(batch.offsets):
@@ -235,7 +244,9 @@ class _Taps:
         if name in self.capture:
             self.captured[name] = value
 
-    def _visit(self, steps: Mapping[str, list[tuple[str, list[tuple[int, Edit]]]]]) -> Callable[[str, torch.Tensor], torch.Tensor]:
+    def _visit(
+        self, steps: Mapping[str, list[tuple[str, list[tuple[int, Edit]]]]]
+    ) -> Callable[[str, torch.Tensor], torch.Tensor]:
         def visit(step: str, value: torch.Tensor) -> torch.Tensor:
             for name, edits in steps.get(step, []):
                 if not self._open(name):
@@ -254,7 +265,10 @@ class _Taps:
             return value
         rows = list(value.unbind(0))
         if len(rows) != len(self.batch.rows):
-            raise EditError(f"The site {str(site)!r} gave {len(rows)} rows for a batch of {len(self.batch.rows)}; it cannot be edited here.")
+            raise EditError(
+                f"The site {str(site)!r} gave {len(rows)} rows for a batch of {len(self.batch.rows)}; it cannot be "
+                "edited here."
+            )
         decoder = site.stack == "decoder"
         for i, edit in edits:
             length = (self.batch.decoder_lengths if decoder else self.batch.lengths)[i]
@@ -284,7 +298,10 @@ def _attention_module(subject: Subject, site: Site) -> tuple[torch.nn.Module, bo
     anchor = f"{kind}.out"
     found = place(subject.model, layout, Site(site.stack, site.layer, anchor))
     if step in ("q_rot", "k_rot") and not found.stack.interface:
-        raise SiteError(f"{layout.architecture} has no site {site.part!r} that can be reached; use {kind}.{step[0]} or {kind}.scores.")
+        raise SiteError(
+            f"{layout.architecture} has no site {site.part!r} that can be reached; use {kind}.{step[0]} or "
+            f"{kind}.scores."
+        )
     path = found.stack.cross_attention if site.part.startswith("cross_attn") else found.stack.attention
     assert site.layer is not None
     block, scope = block_of(subject.model, found.stack, site.layer)
@@ -313,7 +330,7 @@ def _repad(value: torch.Tensor, new: torch.Tensor, site: Site, offset: int) -> t
 
 
 def tail_hooks(subject: Subject, rows: Sequence[Row]) -> list[Hook]:
-    """Return the hooks that make the rows' own edits on a batch that is run by other means (no steps inside attention)."""
+    """Return the hooks that make the rows' own edits (none inside attention) on a batch run by other means."""
     lengths = [len(row.ids) for row in rows]
     plain = Batch.__new__(Batch)
     plain.rows, plain.lengths, plain.decoder_lengths, plain.offsets = rows, lengths, [0] * len(rows), [0] * len(rows)

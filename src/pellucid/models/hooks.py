@@ -54,7 +54,7 @@ def _after(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def bypassed(modules: Sequence[torch.nn.Module], tuples: bool) -> Iterator[None]:
-    """Let modules hand their input on unchanged (as a 1-tuple where `tuples`), and give them their own work back afterwards."""
+    """Let modules hand their input on unchanged (as a 1-tuple where `tuples`) and give them their work back after."""
 
     def skip(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         return (hidden_states,) if tuples else hidden_states

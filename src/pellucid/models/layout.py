@@ -1,7 +1,8 @@
 """A layout is data: where blocks, attention, feed-forward, norms and embeddings are on the native modules.
 
 `models/layouts/` is the registry: each file names the `model_type`s it describes in MODEL_TYPES and has one function
-`layout(model) -> Layout`. Paths in stacks are relative to the backbone (`model.base_model`), paths in block taps to the block.
+`layout(model) -> Layout`. Paths in stacks are relative to the backbone (`model.base_model`), paths in block taps to
+the block.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ Norm = Literal["pre", "post", "sandwich"]
 class Stack:
     """One stack of blocks: where they are and where each site of a block lives.
 
-    `norm` is "pre" (x + f(norm(x))), "post" (norm(x + f(x))) or "sandwich" (x + norm(f(...)): the norm counts inside the
-    contribution). `parallel` blocks add attention and feed-forward to the same input. `attention` and `cross_attention` are the modules
+    `norm` is "pre" (x + f(norm(x))), "post" (norm(x + f(x))) or "sandwich" (x + norm(f(...)): the norm counts inside
+    the
+    contribution). `parallel` blocks add attention and feed-forward to the same input. `attention` and
+    `cross_attention` are the modules
     that compute the pattern; `interface` says whether they go through transformers' attention interface. `mid_norm`
     and `last_norm` are, for post-norm blocks, the modules that normalise input + attention and mid + feed-forward.
     `some_layers` names parts that only some blocks have, as the router of a model that mixes dense and expert layers.
@@ -95,7 +98,8 @@ def submodule(root: torch.nn.Module, path: str) -> torch.nn.Module:
             module = getattr(module, part)
         else:
             raise LayoutError(
-                f"The layout names {path!r}, but {type(module).__name__} has no {part!r}; mend the row in models/layouts."
+                f"The layout names {path!r}, but {type(module).__name__} has no {part!r}; mend the row in "
+                "models/layouts."
             )
     return module
 
@@ -156,10 +160,12 @@ def stack_of(layout: Layout, site: Site) -> Stack:
     """Return the stack a site belongs to; raise `SiteError` where the name fits another kind of model."""
     if site.stack in layout.stacks:
         return layout.stacks[site.stack]
-    if site.layer is None and site.part in ("logits",):
+    if site.layer is None and site.part == "logits":
         return layout.stacks[main_stack(layout)]
     have = [f"{name}.blocks.N.{site.part}" if name else f"blocks.N.{site.part}" for name in layout.stacks]
-    raise SiteError(f"The site {str(site)!r} does not fit {layout.architecture}, whose sites are named {' or '.join(have)}.")
+    raise SiteError(
+        f"The site {str(site)!r} does not fit {layout.architecture}, whose sites are named {' or '.join(have)}."
+    )
 
 
 def main_stack(layout: Layout) -> str:
@@ -215,7 +221,10 @@ def place(model: Any, layout: Layout, site: Site) -> Place:
         raise SiteError(f"{layout.architecture} has no site {site.part!r}{alternative}.")
     block, scope = block_of(model, stack, site.layer)
     if site.part in stack.some_layers and not has_submodule(block, tap.module):
-        raise SiteError(f"Layer {site.layer} of {layout.architecture} has no site {site.part!r}, which other layers have; use mlp.out.")
+        raise SiteError(
+            f"Layer {site.layer} of {layout.architecture} has no site {site.part!r}, which other layers have; use "
+            "mlp.out."
+        )
     module = submodule(block, tap.module)
     return Place(module, tap, stack, site, Scope(module) if tap.once else scope)
 
@@ -224,7 +233,9 @@ def block_sites(model: Any, layout: Layout, stack: str, layer: int) -> list[str]
     """Return the names of all sites of one block, attention steps included."""
     chosen = layout.stacks[stack]
     block, _ = block_of(model, chosen, layer)
-    parts = [part for part, tap in chosen.taps.items() if part not in chosen.some_layers or has_submodule(block, tap.module)]
+    parts = [
+        part for part, tap in chosen.taps.items() if part not in chosen.some_layers or has_submodule(block, tap.module)
+    ]
     steps = ("q_rot", "k_rot", "scores", "pattern") if chosen.interface else ("scores", "pattern")
     kinds = ("attn", "cross_attn") if chosen.cross_attention else ("attn",)
     parts += [f"{kind}.{step}" for kind in kinds for step in steps]

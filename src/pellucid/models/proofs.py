@@ -39,8 +39,10 @@ def prove(subject: Subject) -> list[Proof]:
         if not proof.ok:
             layout = subject.need_layout()
             raise LayoutError(
-                f"The layout of {layout.architecture} ({layout.source}) failed the proof {proof.name!r}: {proof.detail or proof.figure} "
-                f"(figure {proof.figure:.3g}, bar {proof.bar:.3g}); mend its row in models/layouts or pass the right Layout."
+                f"The layout of {layout.architecture} ({layout.source}) failed the proof {proof.name!r}: "
+                f"{proof.detail or proof.figure} "
+                f"(figure {proof.figure:.3g}, bar {proof.bar:.3g}); mend its row in models/layouts or pass the "
+                "right Layout."
             )
     return done
 
@@ -68,7 +70,10 @@ def _proofs(subject: Subject) -> Iterator[Proof]:
         yield _pattern_sums(subject, output, name, prefix)
         yield from _residual(subject, output, name, stack, prefix)
         yield from _reach(subject, rows[0], output, name, prefix)
-        sites += [str(Site(name, None, part)) for part in ("embed.token", "embed", *(["final_norm"] if stack.final_norm else []))]
+        sites += [
+            str(Site(name, None, part))
+            for part in ("embed.token", "embed", *(["final_norm"] if stack.final_norm else []))
+        ]
         yield _edits_move(subject, rows[0], sites, prefix)
         yield _direction(subject, rows[0], name, prefix)
     yield _replayed(subject, rows[0])
@@ -88,14 +93,23 @@ def probe(subject: Subject, length: int, start: int = 0) -> Row:
 
 def _wanted(subject: Subject, name: str, stack: Stack) -> list[Site]:
     layers = depth(subject.model, subject.need_layout(), name)
-    parts = [p for p in ("resid_pre", "attn.z", "attn.out", "cross_attn.out", "resid_mid", "mlp.out", "resid_post") if p in stack.taps]
+    parts = [
+        p
+        for p in ("resid_pre", "attn.z", "attn.out", "cross_attn.out", "resid_mid", "mlp.out", "resid_post")
+        if p in stack.taps
+    ]
     sites = [Site(name, layer, part) for layer in range(layers) for part in parts]
-    sites += [Site(name, layer, part) for layer in (0, layers - 1) for part in ("attn.pattern", "attn.v") if part != "attn.v" or part in stack.taps]
+    sites += [
+        Site(name, layer, part)
+        for layer in (0, layers - 1)
+        for part in ("attn.pattern", "attn.v")
+        if part != "attn.v" or part in stack.taps
+    ]
     return [*sites, *([Site(name, None, "final_norm")] if stack.final_norm else [])]
 
 
 def _eps(subject: Subject, *values: torch.Tensor) -> float:
-    """Return the rounding of the coarsest floating point type among weights and values: mixed models round as that does."""
+    """Return the rounding of the coarsest type among weights and values: mixed models round as that does."""
     dtypes = {p.dtype for p in subject.model.parameters() if p.is_floating_point()} | {value.dtype for value in values}
     if getattr(subject.model.config, "_attn_implementation", "") == "eager":
         dtypes.add(torch.float32)  # most families round the softmax of eager attention to float32
@@ -121,7 +135,9 @@ def _shapes(output: Output, name: str, stack: Stack, prefix: str) -> Proof:
     bad += pattern.shape[0] != stack.heads.query
     bad += output.row(str(Site(name, 0, "attn.out")), 0).shape[-1] != width
     bad += output.row(str(Site(name, 0, "mlp.out")), 0).shape[-1] != width
-    return Proof(prefix + "shapes", bad, 0, bad == 0, "a site does not have the width or head count of the config" if bad else "")
+    return Proof(
+        prefix + "shapes", bad, 0, bad == 0, "a site does not have the width or head count of the config" if bad else ""
+    )
 
 
 def _reading_changes_nothing(subject: Subject, plain: Output, opened: Output, prefix: str) -> Proof:
@@ -145,7 +161,11 @@ def _residual(subject: Subject, output: Output, name: str, stack: Stack, prefix:
     worst, bar, which = 0.0, 0.0, ""
     for layer in range(layers):
         for i in range(len(output.lengths)):
-            value = {p: output.row(str(Site(name, layer, p)), i) for p in stack.taps if str(Site(name, layer, p)) in output.captured}
+            value = {
+                p: output.row(str(Site(name, layer, p)), i)
+                for p in stack.taps
+                if str(Site(name, layer, p)) in output.captured
+            }
             for label, expected, found in _block_sums(stack, block_of(subject.model, stack, layer)[0], value):
                 worst, which = max((worst, which), (_distance(expected, found), f"layer {layer} {label}"))
                 bar = max(bar, _tolerance(subject, found))
@@ -156,7 +176,9 @@ def _residual(subject: Subject, output: Output, name: str, stack: Stack, prefix:
     yield Proof(prefix + f"each block's output = {kind}", worst, bar, worst <= bar, which if worst > bar else "")
 
 
-def _block_sums(stack: Stack, block: Any, value: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+def _block_sums(
+    stack: Stack, block: Any, value: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     scale = stack.residual_scale
     after = value["resid_pre"] + scale * value["attn.out"]
     if stack.norm == "post":
@@ -201,7 +223,10 @@ def _edits_move(subject: Subject, row: Row, sites: list[str], prefix: str) -> Pr
 
 
 def _direction(subject: Subject, row: Row, name: str, prefix: str) -> Proof:
-    first, last = Site(name, 0, "resid_pre"), Site(name, depth(subject.model, subject.need_layout(), name) - 1, "resid_post")
+    first, last = (
+        Site(name, 0, "resid_pre"),
+        Site(name, depth(subject.model, subject.need_layout(), name) - 1, "resid_post"),
+    )
     edited = Row(row.ids, row.decoder_ids, edits=(Edit(str(first), _shake, where={"position": -1}),))
     output = forward(subject, [row, edited], capture=[str(last)])
     before = [output.row(str(last), i)[:-1] for i in (0, 1)]
@@ -250,11 +275,14 @@ def _readout(subject: Subject, rows: list[Row]) -> Iterator[Proof]:
     cap = getattr(subject.model.config, "final_logit_softcapping", None)
     logits = torch.tanh(logits / cap) * cap if cap else logits
     worst, bar = _distance(logits, output.logits), _tolerance(subject, output.logits)
-    yield Proof(f"unembedding({'final norm' if stack.final_norm else 'final residual'}) = logits", worst, bar, worst <= bar)
+    yield Proof(
+        f"unembedding({'final norm' if stack.final_norm else 'final residual'}) = logits", worst, bar, worst <= bar
+    )
 
 
 def _batching(subject: Subject, rows: list[Row]) -> Proof:
-    # Encoders pool at a fixed place and count positions from the padded start, so only decoders can be padded on the left.
+    # Encoders pool at a fixed place and count positions from the padded start, so only decoders can be padded on
+    # the left.
     sides: tuple[Literal["right", "left"], ...] = ("right", "left") if subject.kind == "decoder" else ("right",)
     together = {side: forward(subject, rows, padding=side) for side in sides}
     worst = 0.0

@@ -34,7 +34,7 @@ class Record:
 
 @dataclass
 class State:
-    """What all views of one model share: the lock, the running records and a place for caches keyed by the weights' state."""
+    """What all views of one model share: the lock, the running records and a place for caches."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     local: threading.local = field(default_factory=threading.local)
@@ -80,7 +80,7 @@ class Subject:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Return what this subject can do, out of scores, logits, gradients, activations, attention, weights, generate."""
+        """Return what this subject can do: scores, logits, gradients, activations, attention, weights, generate."""
         if self.kind == "black-box":
             return frozenset({"scores"})
         found = {"scores", "logits", "gradients", "activations", "attention", "weights"}
@@ -140,7 +140,9 @@ class Subject:
     def need_layout(self) -> Layout:
         """Return the layout; raise `LayoutError` for a subject without modules."""
         if self.layout is None:
-            raise LayoutError(f"{self.name} has no layout because it is a {self.kind}; load a transformers model to reach inside.")
+            raise LayoutError(
+                f"{self.name} has no layout because it is a {self.kind}; load a transformers model to reach inside."
+            )
         return self.layout
 
     def with_(self, *edits: Edit) -> Subject:
@@ -149,16 +151,31 @@ class Subject:
             if edit.site.rsplit(".", 1)[-1] not in ("q_rot", "k_rot", "scores", "pattern"):
                 place(self.model, self.need_layout(), parse_site(edit.site))
         return Subject(
-            self.model, self.tokenizer, self.layout, kind=self.kind, head=self.head, name=self.name, revision=self.revision,
-            edits=(*self.edits, *edits), state=self.state, function=self.function,
-        )  # fmt: skip
+            self.model,
+            self.tokenizer,
+            self.layout,
+            kind=self.kind,
+            head=self.head,
+            name=self.name,
+            revision=self.revision,
+            edits=(*self.edits, *edits),
+            state=self.state,
+            function=self.function,
+        )
 
     def without_edits(self) -> Subject:
         """Return a view of the model as it was loaded."""
         return Subject(
-            self.model, self.tokenizer, self.layout, kind=self.kind, head=self.head, name=self.name, revision=self.revision,
-            state=self.state, function=self.function,
-        )  # fmt: skip
+            self.model,
+            self.tokenizer,
+            self.layout,
+            kind=self.kind,
+            head=self.head,
+            name=self.name,
+            revision=self.revision,
+            state=self.state,
+            function=self.function,
+        )
 
     def encode(self, prompt: Any) -> Tokens:
         """Return the prompt as the model sees it; raise `InputError` for a prompt it cannot take."""
@@ -169,7 +186,11 @@ class Subject:
     def encoded(self, prompt: Any) -> inputs.Encoded:
         """Return the prompt as the model sees it, with notes on anything that was changed or could not be placed."""
         return inputs.encode(
-            self.tokenizer, prompt, kind=self.kind, max_length=self.max_length, vocabulary_size=self.vocabulary  # type: ignore[arg-type]
+            self.tokenizer,
+            prompt,
+            kind=self.kind,
+            max_length=self.max_length,
+            vocabulary_size=self.vocabulary,  # type: ignore[arg-type]
         )
 
     @property
@@ -210,7 +231,7 @@ class Subject:
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Leave the passes made in this context out of all records, such as those of a check that is made once per model."""
+        """Leave the passes made in this context out of all records: those of a check made once per model."""
         records = self.state.local.__dict__.pop("records", [])
         try:
             yield
@@ -224,7 +245,7 @@ class Subject:
             record.backwards += backwards
 
     def weights_state(self) -> tuple[Any, ...]:
-        """Return storage and version of every weight: it changes when any weight is replaced or changed in place, or an adapter switched."""
+        """Return what changes when any weight is replaced or changed in place, or an adapter switched."""
         return () if self.model is None else weights.state(self.model)
 
     def weights_hash(self) -> str:
@@ -239,14 +260,32 @@ class Subject:
         return str(cached[1])
 
     def provenance(
-        self, method: str, parameters: dict[str, Any], record: Record, seed: int | None, rows: tuple[str, ...] = (), paper: str = ""
+        self,
+        method: str,
+        parameters: dict[str, Any],
+        record: Record,
+        seed: int | None,
+        rows: tuple[str, ...] = (),
+        paper: str = "",
     ) -> Provenance:
         """Return how a result came about."""
         return Provenance(
-            method=method, parameters=parameters, model=self.name, revision=self.revision, weights_hash=self.weights_hash(),
-            edits=tuple(edit.describe() for edit in self.edits), dtype=self.dtype, device=self.device, seed=seed, versions=versions(),
-            seconds=record.seconds, forwards=record.forwards, backwards=record.backwards, rows=rows, paper=paper,
-        )  # fmt: skip
+            method=method,
+            parameters=parameters,
+            model=self.name,
+            revision=self.revision,
+            weights_hash=self.weights_hash(),
+            edits=tuple(edit.describe() for edit in self.edits),
+            dtype=self.dtype,
+            device=self.device,
+            seed=seed,
+            versions=versions(),
+            seconds=record.seconds,
+            forwards=record.forwards,
+            backwards=record.backwards,
+            rows=rows,
+            paper=paper,
+        )
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Continue rows from kept keys and values: the part of a causal model's work that different inputs do not share.
 
-Only for decoders whose attention goes through transformers' interface, with full attention and explicit positions; whether it holds for a model is proved on
+Only for decoders whose attention goes through transformers' interface, with full attention and explicit positions;
+whether it holds for a model is proved on
 the model itself before it is used.
 """
 
@@ -53,13 +54,22 @@ def can_continue(subject: Subject) -> bool:
     if sliding or getattr(config, "sliding_window", None) or not layout.stacks[""].interface or not layout.position_ids:
         return False
     names = accepted(type(model))
-    return "position_ids" in names and "past_key_values" in names and not any(p.device.type == "meta" for p in model.parameters())
+    return (
+        "position_ids" in names
+        and "past_key_values" in names
+        and not any(p.device.type == "meta" for p in model.parameters())
+    )
 
 
 def continue_rows(
-    subject: Subject, past: Past | None, tails: Sequence[Tail], wanted: tuple[torch.Tensor, torch.Tensor], keep: Sequence[int],
-    read: Callable[[torch.Tensor], None], inside: Sequence[AbstractContextManager[None]] = (),
-) -> Past | None:  # fmt: skip
+    subject: Subject,
+    past: Past | None,
+    tails: Sequence[Tail],
+    wanted: tuple[torch.Tensor, torch.Tensor],
+    keep: Sequence[int],
+    read: Callable[[torch.Tensor], None],
+    inside: Sequence[AbstractContextManager[None]] = (),
+) -> Past | None:
     """Run tails behind their parents' first positions.
 
     Args:
@@ -89,7 +99,8 @@ def continue_rows(
     inputs = {
         "input_ids": ids.to(device),
         "attention_mask": _mask(starts, lengths, held, width, next(subject.model.parameters()).dtype),
-        "position_ids": (starts[:, None] + steps[None]).clamp(max=(subject.max_length or 2**30) - 1) + subject.need_layout().position_start,
+        "position_ids": (starts[:, None] + steps[None]).clamp(max=(subject.max_length or 2**30) - 1)
+        + subject.need_layout().position_start,
         "past_key_values": cache,
         "use_cache": True,
     }
@@ -107,19 +118,24 @@ def continue_rows(
 
 def _gathered(past: Past, parents: torch.Tensor, held: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     if past.lengths.shape[0] == 1:
-        return [(k[:, :, :held].expand(len(parents), -1, -1, -1), v[:, :, :held].expand(len(parents), -1, -1, -1)) for k, v in past.layers]
+        return [
+            (k[:, :, :held].expand(len(parents), -1, -1, -1), v[:, :, :held].expand(len(parents), -1, -1, -1))
+            for k, v in past.layers
+        ]
     return [(k[parents, :, :held], v[parents, :, :held]) for k, v in past.layers]
 
 
 def _mask(starts: torch.Tensor, lengths: torch.Tensor, held: int, width: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return the additive mask [rows, 1, width, held + width]: a parent's first `start` places, then the tail causally."""
+    """Return the additive mask [rows, 1, width, held + width]: the parent's first places, then the tail causally."""
     step = torch.arange(width, device=starts.device)
     before = torch.arange(held, device=starts.device)[None, None] < starts[:, None, None]
     within = (step[None, :, None] >= step[None, None]) & (step[None, None] < lengths[:, None, None])
     # Padded places see themselves, so that no row of the softmax is empty.
     within = within | torch.eye(width, dtype=torch.bool, device=starts.device)[None]
     seen = torch.cat([before.expand(-1, width, -1), within], -1)
-    return torch.zeros(seen.shape, dtype=dtype, device=starts.device).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    return torch.zeros(seen.shape, dtype=dtype, device=starts.device).masked_fill(~seen, torch.finfo(dtype).min)[
+        :, None
+    ]
 
 
 def _only(subject: Subject, rows: torch.Tensor, places: torch.Tensor) -> Hook:

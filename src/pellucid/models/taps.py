@@ -17,14 +17,18 @@ Fused = Literal["", "concat", "per_head", "by_group", "interleaved", "halves"]
 class Tap:
     """Where a value lives: the input or output of a module, given by its path inside the block (or the backbone).
 
-    `heads` names the head count of the last axis: "" (none), "q" (query heads) or "kv" (key/value heads). `fused` says how
+    `heads` names the head count of the last axis: "" (none), "q" (query heads) or "kv" (key/value heads). `fused`
+    says how
     a joint q/k/v projection lays out its output and `part` which of the three is meant: `concat` = all q, all k, all v;
-    `per_head` = for each head q, k, v; `by_group` = for each key/value head its q heads, then k, then v; `interleaved` = q,
-    k, v first and heads after; `halves` = the gate, then the up projection of a feed-forward layer. `flat` marks a value
+    `per_head` = for each head q, k, v; `by_group` = for each key/value head its q heads, then k, then v;
+    `interleaved` = q,
+    k, v first and heads after; `halves` = the gate, then the up projection of a feed-forward layer. `flat` marks a
+    value
     whose rows and positions are merged. `key` picks an entry of a tuple or a model output.
 
     `stream` marks an input that also flows on beside the module (the residual stream before a norm), so that an edit is
-    written into that very tensor. `reused` marks an output that the model changes in place later, so that a copy is handed
+    written into that very tensor. `reused` marks an output that the model changes in place later, so that a copy is
+    handed
     on. `call` names a function of `torch.nn.functional`: the value is what it returns when the module calls it first.
     `once` marks a module that is called again later for something else, so that only its first call is the site.
     """
@@ -57,7 +61,10 @@ def unwrap(raw: Any, key: int | str) -> torch.Tensor:
         return raw
     value = raw[key]
     if not isinstance(value, torch.Tensor):
-        raise LayoutError(f"A tap expected a tensor at entry {key!r} of a {type(raw).__name__}, but found {type(value).__name__}; mend the row.")
+        raise LayoutError(
+            f"A tap expected a tensor at entry {key!r} of a {type(raw).__name__}, but found "
+            f"{type(value).__name__}; mend the row."
+        )
     return value
 
 
@@ -71,13 +78,15 @@ def rewrap(raw: Any, key: int | str, value: torch.Tensor) -> Any:
     return raw
 
 
-def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, Callable[[torch.Tensor], tuple[Any, Any]]]:
+def first_input(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], tuple[Any, Any]]]:
     """Return the hidden states among a module's inputs and a function that puts new ones in their place."""
     if args and isinstance(args[0], torch.Tensor):
         return args[0], lambda value: ((value, *args[1:]), kwargs)
     for name in ("hidden_states", "input", "x", "inputs_embeds"):
         if isinstance(kwargs.get(name), torch.Tensor):
-            return kwargs[name], lambda value: (args, {**kwargs, name: value})
+            return kwargs[name], lambda value, name=name: (args, {**kwargs, name: value})
     raise LayoutError("A tap on a module's input found no hidden states among its arguments; tap its output instead.")
 
 

@@ -13,16 +13,27 @@ from pellucid.models.layout import main_stack
 
 
 @method(
-    rows=("ATT-8",), paper="arXiv:2005.00928", takes="prompt", produces="scores", axes=("unit",), needs=("attention",), cost="F"
-)  # fmt: skip
-def attention_rollout(subject: object, prompt: PromptLike, *, target: TargetLike = None, unit: Unit = "token") -> Scores:
+    rows=("ATT-8",),
+    paper="arXiv:2005.00928",
+    takes="prompt",
+    produces="scores",
+    axes=("unit",),
+    needs=("attention",),
+    cost="F",
+)
+def attention_rollout(
+    subject: object, prompt: PromptLike, *, target: TargetLike = None, unit: Unit = "token"
+) -> Scores:
     """Score each unit by how much of it reaches the output position through attention and residual connections.
 
-    R = A^L ... A^1 with A^l = (mean over heads of attention + identity) / 2; the row of the position that is read. Unsigned, rows sum to 1. Exact for what it states,
-    but it does not depend on the target and ignores values and feed-forward layers (Abnar & Zuidema 2020, arXiv:2005.00928).
+    R = A^L ... A^1 with A^l = (mean over heads of attention + identity) / 2; the row of the position that is read.
+    Unsigned, rows sum to 1. Exact for what it states,
+    but it does not depend on the target and ignores values and feed-forward layers (Abnar & Zuidema 2020,
+    arXiv:2005.00928).
 
     Args:
-        subject: the model, from `pellucid.load`; for encoder-decoders the encoder's self-attention is used, averaged over its rows.
+        subject: the model, from `pellucid.load`; for encoder-decoders the encoder's self-attention is used, averaged
+            over its rows.
         prompt: text, chat or token ids.
         target: only names the target in the result.
         unit: "token", "word", "sentence", "line", "message" or token ranges.
@@ -43,4 +54,6 @@ def attention_rollout(subject: object, prompt: PromptLike, *, target: TargetLike
     else:
         row = rollout[read_position(question)]
     values = per_unit(row[:, None], question.units)
-    return question.answer(values, "Attention rollout", unit="share", sign="larger means more of the token reaches the output")
+    return question.answer(
+        values, "Attention rollout", unit="share", sign="larger means more of the token reaches the output"
+    )

@@ -11,12 +11,24 @@ from pellucid.engine.question import ask, normalised, per_unit, reduced
 
 
 @method(
-    rows=("FAG-2",), paper="arXiv:1605.01713", takes="prompt", produces="scores", axes=("unit",), needs=("gradients",), cost="2*F+targets*B"
-)  # fmt: skip
+    rows=("FAG-2",),
+    paper="arXiv:1605.01713",
+    takes="prompt",
+    produces="scores",
+    axes=("unit",),
+    needs=("gradients",),
+    cost="2*F+targets*B",
+)
 def gradient_x_input(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None, unit: Unit = "token",
-    reduce: Reduce = "sum", normalise: Normalise = "none",
-) -> Scores:  # fmt: skip
+    subject: object,
+    prompt: PromptLike,
+    *,
+    target: TargetLike = None,
+    contrast: int | str | None = None,
+    unit: Unit = "token",
+    reduce: Reduce = "sum",
+    normalise: Normalise = "none",
+) -> Scores:
     """Score each unit by the product of its token embeddings with the target's gradient.
 
     R_i = sum_d e_id * df/de_id; positive raises the target. Approximation of removing the unit (baseline zero) to first

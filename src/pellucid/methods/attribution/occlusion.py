@@ -12,12 +12,24 @@ from pellucid.engine.variants import default_replacement
 
 
 @method(
-    rows=("FAP-1",), paper="arXiv:1612.08220", takes="prompt", produces="scores", axes=("unit",), needs=("scores",), cost="(units+1)*F"
-)  # fmt: skip
+    rows=("FAP-1",),
+    paper="arXiv:1612.08220",
+    takes="prompt",
+    produces="scores",
+    axes=("unit",),
+    needs=("scores",),
+    cost="(units+1)*F",
+)
 def occlusion(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None, unit: Unit = "token",
-    replacement: Replacement | None = None, normalise: Normalise = "none",
-) -> Scores:  # fmt: skip
+    subject: object,
+    prompt: PromptLike,
+    *,
+    target: TargetLike = None,
+    contrast: int | str | None = None,
+    unit: Unit = "token",
+    replacement: Replacement | None = None,
+    normalise: Normalise = "none",
+) -> Scores:
     """Score each unit by the drop of the target when that unit alone is removed.
 
     R_i = s(x) - s(x without i); positive raises the target. Exact for what it states: the effect of one removal with
@@ -29,7 +41,8 @@ def occlusion(
         target: what to explain; None means what the model predicts.
         contrast: the alternative to compare with.
         unit: "token", "word", "sentence", "line", "message" or token ranges.
-        replacement: "delete", "mask", "pad", "mean", "zero" or a token id; None takes "mask" where the model has a mask token, else "delete".
+        replacement: "delete", "mask", "pad", "mean", "zero" or a token id; None takes "mask" where the model has a
+            mask token, else "delete".
         normalise: scale of the scores.
 
     Returns:

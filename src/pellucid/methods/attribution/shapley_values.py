@@ -16,18 +16,33 @@ EXACT_LIMIT = 12
 
 
 @method(
-    rows=("FAS-4",), paper="arXiv:2207.07605", takes="prompt", produces="scores", axes=("unit",), needs=("scores",),
+    rows=("FAS-4",),
+    paper="arXiv:2207.07605",
+    takes="prompt",
+    produces="scores",
+    axes=("unit",),
+    needs=("scores",),
     cost="max((permutations+1)*(units+1)*(1-exact), exact*2**units)*F+2*F",
-)  # fmt: skip
+)
 def shapley_values(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None, unit: Unit = "token",
-    replacement: Replacement | None = None, exact: bool = False, permutations: Positive = 24, precision: PositiveFloat | None = None,
+    subject: object,
+    prompt: PromptLike,
+    *,
+    target: TargetLike = None,
+    contrast: int | str | None = None,
+    unit: Unit = "token",
+    replacement: Replacement | None = None,
+    exact: bool = False,
+    permutations: Positive = 24,
+    precision: PositiveFloat | None = None,
     seed: int = 0,
-) -> Scores:  # fmt: skip
+) -> Scores:
     """Share the change of the target between nothing and the whole prompt among the units.
 
-    phi_i = sum over S without i of |S|! (n-|S|-1)! / n! * [v(S with i) - v(S)]; positive raises the target. The scores sum to v(all) - v(none) in both
-    modes. `exact` enumerates all coalitions (up to 12 units); otherwise orders are sampled in antithetic pairs: unbiased,
+    phi_i = sum over S without i of |S|! (n-|S|-1)! / n! * [v(S with i) - v(S)]; positive raises the target. The
+    scores sum to v(all) - v(none) in both
+    modes. `exact` enumerates all coalitions (up to 12 units); otherwise orders are sampled in antithetic pairs:
+    unbiased,
     with standard errors (Shapley 1953; Castro et al. 2009; Chen et al. 2023, arXiv:2207.07605).
 
     Args:
@@ -36,14 +51,16 @@ def shapley_values(
         target: what to explain; None means what the model predicts.
         contrast: the alternative to compare with.
         unit: "token", "word", "sentence", "line", "message" or token ranges.
-        replacement: "delete", "mask", "pad", "mean", "zero" or a token id; None takes "mask" where the model has a mask token, else "delete".
+        replacement: "delete", "mask", "pad", "mean", "zero" or a token id; None takes "mask" where the model has a
+            mask token, else "delete".
         exact: enumerate all 2^n coalitions instead of sampling.
         permutations: largest number of sampled orders; equal coalitions are scored once.
         precision: stop once every standard error is below this share of |v(all) - v(none)|.
         seed: of the orders.
 
     Returns:
-        Scores [unit], or [unit, target] for a target with `each`; with the efficiency residual, and the sampling error where sampled.
+        Scores [unit], or [unit, target] for a target with `each`; with the efficiency residual, and the sampling
+        error where sampled.
 
     Raises:
         InputError: `exact` with more than 12 units.
@@ -52,16 +69,22 @@ def shapley_values(
     players = len(question.units)
     removal = default_replacement(question.subject) if replacement is None else replacement
     if exact and players > EXACT_LIMIT:
-        raise InputError(f"Exact Shapley values were asked for {players} units, but only {EXACT_LIMIT} can be enumerated; use a coarser unit or exact=False.")
+        raise InputError(
+            f"Exact Shapley values were asked for {players} units, but only {EXACT_LIMIT} can be enumerated; use a "
+            "coarser unit or exact=False."
+        )
     if exact:
         scored = question.score(all_coalitions(players), removal)
         values, error, count = exact_shapley(scored, players), None, 0
         ends = scored[-1] - scored[0]
     else:
         values, error, count = sampled_shapley(
-            players, lambda masks: question.score(masks, removal), permutations_at_most=permutations, precision=precision,
+            players,
+            lambda masks: question.score(masks, removal),
+            permutations_at_most=permutations,
+            precision=precision,
             rng=np.random.default_rng(seed),
-        )  # fmt: skip
+        )
         whole = question.score(np.array([[True] * players, [False] * players]), removal)
         ends = whole[0] - whole[1]
     title = "Shapley values, exact" if exact else f"Shapley values, {count} orders"

@@ -1,4 +1,4 @@
-"""Activation patching: put single values of the clean run into the corrupted run and see how much of the answer comes back."""
+"""Activation patching: put single values of the clean run into the corrupted run and see the answer come back."""
 
 from __future__ import annotations
 
@@ -21,17 +21,29 @@ from pellucid.models.edits import Edit
 
 
 @method(
-    rows=("N-CI1",), paper="arXiv:2309.16042", takes="pair", produces="scores", axes=("layer", "position"), needs=("activations",),
+    rows=("N-CI1",),
+    paper="arXiv:2309.16042",
+    takes="pair",
+    produces="scores",
+    axes=("layer", "position"),
+    needs=("activations",),
     cost="(layers*positions+4)*F",
-)  # fmt: skip
+)
 def activation_patching(
-    subject: object, clean: PromptLike | Pair, *, corrupt: PromptLike | None = None, target: TargetLike = None, contrast: int | str | None = None,
+    subject: object,
+    clean: PromptLike | Pair,
+    *,
+    corrupt: PromptLike | None = None,
+    target: TargetLike = None,
+    contrast: int | str | None = None,
     site: SiteName = "resid_pre",
-) -> Scores:  # fmt: skip
+) -> Scores:
     """Score every place of a site by the change of the target when its clean value is put into the corrupted run.
 
-    R[l, p] = f(corrupt with the value at layer l and position p taken from clean) - f(corrupt); positive means that the place carries what makes the clean answer. Heads, neurons and patterns have
-    their own axes: [layer, head, position], [layer, neuron, position], [layer, head, query]. Exact (Zhang & Nanda 2023, arXiv:2309.16042; Meng et al. 2022,
+    R[l, p] = f(corrupt with the value at layer l and position p taken from clean) - f(corrupt); positive means that
+    the place carries what makes the clean answer. Heads, neurons and patterns have
+    their own axes: [layer, head, position], [layer, neuron, position], [layer, head, query]. Exact (Zhang & Nanda
+    2023, arXiv:2309.16042; Meng et al. 2022,
     arXiv:2202.05262; Vig et al. 2020).
 
     Args:
@@ -68,10 +80,16 @@ def activation_patching(
     grid = np.zeros((len(names), *shape))
     grid[..., sorted(moved)] = (scores[1:] - scores[0]).reshape(len(names), *shape[:-1], len(moved))
     return Scores(
-        title=f"Activation patching at {site}", values=grid, axes=("layer", *axes), unit=readout.unit, tokens=bad, target=readout.description,
-        sign="positive restores the clean answer", labels={"layer": tuple(str(i) for i in range(len(names)))},
+        title=f"Activation patching at {site}",
+        values=grid,
+        axes=("layer", *axes),
+        unit=readout.unit,
+        tokens=bad,
+        target=readout.description,
+        sign="positive restores the clean answer",
+        labels={"layer": tuple(str(i) for i in range(len(names)))},
         evidence=(_ends(best, scores[0]),),
-    )  # fmt: skip
+    )
 
 
 def _aligned(pair: Pair, good: Tokens, bad: Tokens) -> dict[int, int]:
@@ -105,7 +123,8 @@ def _grid(name: str, value: torch.Tensor) -> tuple[tuple[str, ...], tuple[int, .
 def _ends(clean: float, corrupt: float) -> Evidence:
     return Evidence(
         "clean and corrupted scores",
-        f"The target scores {clean:.3g} on the clean and {corrupt:.3g} on the corrupted prompt; a full repair is {clean - corrupt:+.3g}.",
+        f"The target scores {clean:.3g} on the clean and {corrupt:.3g} on the corrupted prompt; a full repair is "
+        f"{clean - corrupt:+.3g}.",
         {"clean": float(clean), "corrupt": float(corrupt), "difference": float(clean - corrupt)},
         ok=bool(clean > corrupt),
     )

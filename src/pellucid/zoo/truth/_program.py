@@ -73,6 +73,16 @@ class Block:
     neurons: tuple[Neuron, ...] = ()
 
 
+@dataclass(frozen=True)
+class Matrices:
+    """A block over all features: per head (query x key, read x written), and what the neurons read, add and write."""
+
+    heads: tuple[tuple[np.ndarray, np.ndarray], ...]
+    reads: np.ndarray
+    bias: np.ndarray
+    writes: np.ndarray
+
+
 Words = tuple[str, ...]
 Asked = tuple[str, str | None]
 
@@ -127,6 +137,12 @@ class Program:
             used += [name for neuron in block.neurons for name, _ in (*neuron.reads, *neuron.writes)]
         return tuple(dict.fromkeys(used))
 
+    @cached_property
+    def matrices(self) -> tuple[Matrices, ...]:
+        """Return each block as matrices over the features."""
+        names = {name: i for i, name in enumerate(self.features)}
+        return tuple(_matrices(block, names) for block in self.blocks)
+
     def _uses_positions(self) -> bool:
         return any("pos:" in name for b in self.blocks for h in b.heads for q, k, _ in h.scores for name in (q, k))
 
@@ -180,18 +196,19 @@ def execute(program: Program, words: Sequence[str], exchange: Exchange | None = 
         if state := due("state", layer):
             stream[state.position] = state.value
         states.append(stream.copy())
-        written = np.stack([_attend(head, seen(layer, i), names) for i, head in enumerate(block.heads)])
+        matrices = program.matrices[layer]
+        written = np.stack([_attend(*head, seen(layer, i)) for i, head in enumerate(matrices.heads)])
         for i in range(len(block.heads)):
             if head := due("head", layer, i):
                 written[i, head.position] = head.value
         heads.append(written)
         stream = stream + written.sum(0)
-        active = _activations(block.neurons, seen(layer, -1), names)
+        active = np.maximum(0, seen(layer, -1) @ matrices.reads.T + matrices.bias)
         for i in range(len(block.neurons)):
             if neuron := due("neuron", layer, i):
                 active[neuron.position, i] = neuron.value
         neurons.append(active)
-        stream = stream + active @ _matrix([n.writes for n in block.neurons], names)
+        stream = stream + active @ matrices.writes
     states.append(stream)
     final = seen(len(program.blocks), -2)[-1]
     logits = np.zeros(len(program.vocabulary))
@@ -217,17 +234,25 @@ def _embedded(program: Program, names: dict[str, int], words: Sequence[str]) -> 
     return stream
 
 
-def _attend(head: Head, stream: np.ndarray, names: dict[str, int]) -> np.ndarray:
-    scores = np.zeros((len(stream), len(stream)))
-    for query, key, strength in head.scores:
-        scores += strength * np.outer(stream[:, names[query]], stream[:, names[key]])
+def _attend(score: np.ndarray, move: np.ndarray, stream: np.ndarray) -> np.ndarray:
+    scores = stream @ score @ stream.T
     scores[np.triu_indices(len(stream), 1)] = -np.inf
     chosen = scores >= scores.max(1, keepdims=True) - 1e-9
-    pattern = chosen / chosen.sum(1, keepdims=True)
-    written = np.zeros_like(stream)
-    for source, place in head.moves:
-        written[:, names[place]] += pattern @ stream[:, names[source]]
+    written: np.ndarray = (chosen / chosen.sum(1, keepdims=True)) @ stream @ move
     return written
+
+
+def _matrices(block: Block, names: dict[str, int]) -> Matrices:
+    heads = []
+    for head in block.heads:
+        score, move = np.zeros((2, len(names), len(names)))
+        for query, key, strength in head.scores:
+            score[names[query], names[key]] += strength
+        for source, place in head.moves:
+            move[names[source], names[place]] += 1
+        heads.append((score, move))
+    reads, writes = (_matrix([getattr(n, side) for n in block.neurons], names) for side in ("reads", "writes"))
+    return Matrices(tuple(heads), reads, np.array([n.bias for n in block.neurons]), writes)
 
 
 def _matrix(parts: Sequence[tuple[tuple[str, float], ...]], names: dict[str, int]) -> np.ndarray:
@@ -236,8 +261,3 @@ def _matrix(parts: Sequence[tuple[tuple[str, float], ...]], names: dict[str, int
         for name, amount in amounts:
             matrix[i, names[name]] += amount
     return matrix
-
-
-def _activations(neurons: Sequence[Neuron], stream: np.ndarray, names: dict[str, int]) -> np.ndarray:
-    bias = np.array([neuron.bias for neuron in neurons])
-    return np.maximum(0, stream @ _matrix([n.reads for n in neurons], names).T + bias)

@@ -76,6 +76,6 @@ PROGRAM = Program(
     inputs=SHORT,
     prompts=PROMPTS,
     ask=ask,
-    pairs=PAIRS[::7],
+    pairs=PAIRS[::20],
     notes="Several earlier places share the answer; where there is none, the start token is attended to instead.",
 )

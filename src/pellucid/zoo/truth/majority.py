@@ -59,6 +59,6 @@ PROGRAM = Program(
     inputs=SHORT,
     prompts=PROMPTS,
     ask=ask,
-    pairs=_pairs(PROMPTS)[::4],
+    pairs=_pairs(PROMPTS)[::8],
     notes="Each word of the asked colour adds 10 / (words + 1) to the logit difference, the other takes it away.",
 )

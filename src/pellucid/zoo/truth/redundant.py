@@ -66,7 +66,7 @@ PROGRAM = Program(
     inputs=SHORT,
     prompts=PROMPTS,
     ask=ask,
-    pairs=tuple((words, tuple("calm" if word == SIGNAL else word for word in words)) for words in PROMPTS),
+    pairs=tuple((words, tuple("calm" if word == SIGNAL else word for word in words)) for words in PROMPTS[::2]),
     redundant=True,
     notes="Where two signals stand, removing one changes nothing; so it is with the two finders.",
 )
