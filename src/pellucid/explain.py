@@ -14,6 +14,7 @@ from scipy.stats import kendalltau
 from pellucid.core.call import each_prompt
 from pellucid.core.callable_module import make_callable
 from pellucid.core.errors import InputError
+from pellucid.core.jsonable import parameter
 from pellucid.core.params import Count, PositiveFloat, PromptLike, TargetLike, Unit, check, shown
 from pellucid.core.prompts import is_many
 from pellucid.core.results import Evidence, Explanation, Provenance, Scores
@@ -35,17 +36,10 @@ MOST_STEPS = 512
 
 
 def explain(
-    subject: Subject,
-    prompt: PromptLike,
-    *,
-    target: TargetLike = None,
-    contrast: int | str | None = None,
-    methods: str | Sequence[str] = "auto",
-    unit: Unit = "token",
-    generate: int = 0,
-    budget: float | None = None,
+    subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    methods: str | Sequence[str] = "auto", unit: Unit = "token", generate: int = 0, budget: float | None = None,
     seed: int = 0,
-) -> Explanation | list[Explanation]:
+) -> Explanation | list[Explanation]:  # fmt: skip
     """Explain one prediction: what the model says, which units mattered by several methods, and how far to trust it.
 
     Args:
@@ -54,11 +48,9 @@ def explain(
         target: a token, text, class, `Target` or function of the logits; None means what the model predicts.
         contrast: the alternative ("this rather than that").
         methods: names, or "auto": integrated gradients and occlusion where each is estimated to take under 60 s, else
-            gradient x input; black
-            boxes get occlusion and Shapley values. The choice is in the notes. Path methods start from the mean
-            embedding, because at the zero vector
-            models with RMS norms are all but discontinuous and their scores do not add up; where they still do not,
-            more steps are taken.
+            gradient x input; black boxes get occlusion and Shapley values. The choice is in the notes. Path methods
+            start from the mean embedding, because at the zero vector models with RMS norms are all but discontinuous
+            and their scores do not add up; where they still do not, more steps are taken.
         unit: "token", "word", "sentence", "line", "message" or token ranges.
         generate: explain the model's own continuation of this many tokens, unit by generated token.
         budget: seconds that may be spent; methods and checks that do not fit are left out, and the notes say so.
@@ -71,41 +63,18 @@ def explain(
         PellucidError: bad input, in one sentence; the model is unchanged.
     """
     asked: dict[str, Any] = {
-        "subject": subject,
-        "prompt": prompt,
-        "target": target,
-        "contrast": contrast,
-        "methods": methods,
-        "unit": unit,
-        "generate": generate,
-        "budget": budget,
-        "seed": seed,
-    }
+        "subject": subject, "prompt": prompt, "target": target, "contrast": contrast, "methods": methods, "unit": unit,
+        "generate": generate, "budget": budget, "seed": seed,
+    }  # fmt: skip
     if is_many(prompt):
         return each_prompt("explain", explain, asked, "prompt")
     _check(asked)
-    target = _generated(target, generate) if generate else target
-    start = time.perf_counter()
+    asked["target"] = _generated(target, generate) if generate else target
     with subject.recorded() as record:
-        question = ask(subject, prompt, target=target, contrast=contrast, unit=unit)
-        names, notes = _choose(question, methods, budget)
-        pinned = _pinned(question, target, contrast)
-        results = []
-        for name in names:
-            left = AUTO_SECONDS if budget is None else budget - (time.perf_counter() - start)
-            result, again = _run(
-                name, question, prompt, pinned | {"unit": unit, "seed": seed, "baseline": "mean"}, left
-            )
-            results, notes = [*results, result], [*notes, *again]
-        results, more = _checked(
-            question, results, None if budget is None else budget - (time.perf_counter() - start), seed
-        )
-    parameters = {
-        "methods": list(names),
-        "unit": unit if isinstance(unit, str) else [list(u) for u in unit],
-        "generate": generate,
-        "budget": budget,
-    }
+        question = ask(subject, prompt, target=asked["target"], contrast=contrast, unit=unit)
+        results, notes = _answers(question, asked)
+    asked["methods"] = [result.provenance.method for result in results]
+    parameters = {key: parameter(asked[key]) for key in ("methods", "unit", "generate", "budget")}
     return Explanation(
         title=f"Why {question.readout.description}?",
         provenance=subject.provenance("explain", parameters, record, seed),
@@ -115,8 +84,27 @@ def explain(
         target=question.readout.description,
         predictions=_predictions(question),
         continuation=_continuation(question),
-        notes=(*_encoding_notes(subject, prompt), *notes, *more),
+        notes=(*_encoding_notes(subject, prompt), *notes),
     )
+
+
+def _answers(question: Question, asked: Mapping[str, Any]) -> tuple[list[Scores], list[str]]:
+    """Run the methods and the deletion check within the budget; return their results and what is to be said of them."""
+    start, budget = time.perf_counter(), asked["budget"]
+
+    def left() -> float | None:
+        return None if budget is None else budget - (time.perf_counter() - start)
+
+    names, notes = _choose(question, asked["methods"], budget)
+    given = _pinned(question, asked["target"], asked["contrast"])
+    given |= {"unit": asked["unit"], "seed": asked["seed"], "baseline": "mean"}
+    results = []
+    for name in names:
+        seconds = left()
+        result, again = _run(name, question, asked["prompt"], given, AUTO_SECONDS if seconds is None else seconds)
+        results, notes = [*results, result], [*notes, *again]
+    results, more = _checked(question, results, left(), asked["seed"])
+    return results, [*notes, *more]
 
 
 def _generated(target: TargetLike, length: int) -> Target:

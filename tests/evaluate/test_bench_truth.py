@@ -1,4 +1,4 @@
-"""The bench scores what it says it scores: exact methods reach 1.0, wrong answers do not, nothing is left out in silence."""
+"""The bench scores what it says: exact methods reach 1.0, wrong answers do not, nothing is left out in silence."""
 
 from __future__ import annotations
 

@@ -121,9 +121,8 @@ def test_ablating_a_named_part_matters_and_any_other_does_not(name: str) -> None
             assert moved > 1 if head.role and head.role not in twice else moved < CLOSE, head
         roles = [neuron.role for neuron in block.neurons]
         for index, role in enumerate(roles):
-            needed = role and not (name in ("induction", "gpt2-induction"))
             moved = change(layer, neurons=(index,))
-            assert moved > 1 if needed else moved < CLOSE, (layer, index, role)
+            assert moved > 1 if role else moved < CLOSE, (layer, index, role)
         idle_heads = tuple(i for i, head in enumerate(block.heads) if not head.role)
         idle_neurons = tuple(i for i, role in enumerate(roles) if not role)
         assert change(layer, heads=idle_heads, neurons=idle_neurons) < CLOSE

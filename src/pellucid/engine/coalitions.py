@@ -72,8 +72,8 @@ def sampled_shapley(
 
     Returns:
         means [players, targets], standard errors of the same shape (from antithetic pairs, which are independent) and
-        the number of orders. Unbiased
-        for a fixed number of orders; each order sums to v(all) - v(none), so the mean does too.
+        the number of orders. Unbiased for a fixed number of orders; each order sums to v(all) - v(none), so the mean
+        does too.
     """
     draw = permutations(players, rng)
     pairs: list[np.ndarray] = []

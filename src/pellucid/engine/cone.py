@@ -1,10 +1,9 @@
 """Many edits of one run, each read at the target.
 
 An edit at layer l and position p of a decoder changes nothing below layer l or left of p: blocks below l are
-bypassed, positions left of p come from
-kept keys and values. Within its own block, an edit at one position that attention does not carry to others changes
-that position alone.
-`score_edits_plain` runs every edit as a full forward and is the oracle.
+bypassed, positions left of p come from kept keys and values. Within its own block, an edit at one position that
+attention does not carry to others changes that position alone. `score_edits_plain` runs every edit as a full forward
+and is the oracle.
 """
 
 from __future__ import annotations

@@ -48,9 +48,8 @@ def deletion_check(
     """Return deletion (and insertion) evidence for each ranking, against the same random orders.
 
     Units are removed from the highest score down, and the target is read at evenly spaced shares; the area under that
-    curve, as a share of the way from the whole input to
-    nothing, is compared with random orders. `random_low` and `random_high` bound where 95 % of random orders fall (t
-    prediction interval). Removing units also leaves the
+    curve, as a share of the way from the whole input to nothing, is compared with random orders. `random_low` and
+    `random_high` bound where 95 % of random orders fall (t prediction interval). Removing units also leaves the
     training distribution, so this is evidence about the model on changed inputs, not proof.
 
     Args:

@@ -24,8 +24,8 @@ class Readout:
     """How scores come from logits.
 
     `kind` says where logits are read: "next" (after the prompt, teacher-forced along `parts`), "mask" (at the mask
-    token), "pooled" (the
-    class logits) or "vector" (hidden states of a model without a head). `labels` names the targets, one per score.
+    token), "pooled" (the class logits) or "vector" (hidden states of a model without a head). `labels` names the
+    targets, one per score.
     """
 
     kind: Literal["next", "mask", "pooled", "vector"]

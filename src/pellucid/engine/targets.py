@@ -33,8 +33,7 @@ def resolve(subject: Subject, tokens: Tokens, target: TargetLike = None, contras
     """Resolve a target against one prompt.
 
     None means what the model itself predicts; an integer is a token id (or class index); a text is a token, a class
-    name or, when it
-    is several tokens, a teacher-forced continuation.
+    name or, when it is several tokens, a teacher-forced continuation.
 
     Raises:
         TargetError: the target does not exist for this model, with what would work.

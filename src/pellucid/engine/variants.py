@@ -48,11 +48,9 @@ def remove(
     """Return the input with the units that are not present removed.
 
     `replacement` is "delete", "mask", "pad" or a token id (every token of the unit becomes that token), or "mean" /
-    "zero" (its embedding
-    becomes the mean over the vocabulary / zero; positions stay). Tokens outside all units are kept, and so is the
-    mask that a masked
-    language model is read at. Where deletion would leave nothing, one
-    start token stays (the model's BOS, else EOS, else pad), because a transformer cannot read an empty input.
+    "zero" (its embedding becomes the mean over the vocabulary / zero; positions stay). Tokens outside all units are
+    kept, and so is the mask that a masked language model is read at. Where deletion would leave nothing, one start
+    token stays (the model's BOS, else EOS, else pad), because a transformer cannot read an empty input.
     """
     gone = {p for keep, (start, end) in zip(present, units.spans, strict=True) if not keep for p in range(start, end)}
     gone.discard(mask_position(subject, tokens) if subject.head == "masked-lm" else -1)

@@ -33,9 +33,9 @@ class Edit:
     `value`'s first axis, drawn with `seed`), `project` (remove the direction `value`), `patch_from` (`value` holds the
     whole site of another run, batch left out; the same places are taken from it). `where` maps axis names of the site
     (`position`, `head`, `neuron`, `query`, `key`, `dimension`) to indices; an axis left out means all. Positions are
-    absolute in the
-    unpadded sequence; negative ones count from the end of the prompt. `phase` is "all", "prompt" (positions of the
-    prompt) or "generation" (positions of generated or teacher-forced tokens, from the `first_step`-th on). A function
+    absolute in the unpadded sequence; negative ones count from the end of the prompt. `phase` is "all", "prompt"
+    (positions of the prompt) or "generation" (positions of generated or teacher-forced tokens, from the
+    `first_step`-th on). A function
     sees the chosen places of one row: [positions, ...].
     """
 

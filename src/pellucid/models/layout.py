@@ -29,12 +29,11 @@ class Stack:
     """One stack of blocks: where they are and where each site of a block lives.
 
     `norm` is "pre" (x + f(norm(x))), "post" (norm(x + f(x))) or "sandwich" (x + norm(f(...)): the norm counts inside
-    the
-    contribution). `parallel` blocks add attention and feed-forward to the same input. `attention` and
-    `cross_attention` are the modules
-    that compute the pattern; `interface` says whether they go through transformers' attention interface. `mid_norm`
-    and `last_norm` are, for post-norm blocks, the modules that normalise input + attention and mid + feed-forward.
-    `some_layers` names parts that only some blocks have, as the router of a model that mixes dense and expert layers.
+    the contribution). `parallel` blocks add attention and feed-forward to the same input. `attention` and
+    `cross_attention` are the modules that compute the pattern; `interface` says whether they go through transformers'
+    attention interface. `mid_norm` and `last_norm` are, for post-norm blocks, the modules that normalise input +
+    attention and mid + feed-forward. `some_layers` names parts that only some blocks have, as the router of a model
+    that mixes dense and expert layers.
 
     `cross_norm` is the norm of post-norm blocks that stands between the two where there is cross attention. `resid_mid`
     is always what the feed-forward layer is given, so it follows the cross attention.

@@ -1,8 +1,7 @@
 """Continue rows from kept keys and values: the part of a causal model's work that different inputs do not share.
 
 Only for decoders whose attention goes through transformers' interface, with full attention and explicit positions;
-whether it holds for a model is proved on
-the model itself before it is used.
+whether it holds for a model is proved on the model itself before it is used.
 """
 
 from __future__ import annotations

@@ -18,19 +18,17 @@ class Tap:
     """Where a value lives: the input or output of a module, given by its path inside the block (or the backbone).
 
     `heads` names the head count of the last axis: "" (none), "q" (query heads) or "kv" (key/value heads). `fused`
-    says how
-    a joint q/k/v projection lays out its output and `part` which of the three is meant: `concat` = all q, all k, all v;
-    `per_head` = for each head q, k, v; `by_group` = for each key/value head its q heads, then k, then v;
-    `interleaved` = q,
-    k, v first and heads after; `halves` = the gate, then the up projection of a feed-forward layer. `flat` marks a
-    value
-    whose rows and positions are merged. `key` picks an entry of a tuple or a model output.
+    says how a joint q/k/v projection lays out its output and `part` which of the three is meant: `concat` = all q,
+    all k, all v; `per_head` = for each head q, k, v; `by_group` = for each key/value head its q heads, then k, then
+    v; `interleaved` = q, k, v first and heads after; `halves` = the gate, then the up projection of a feed-forward
+    layer. `flat` marks a value whose rows and positions are merged. `key` picks an entry of a tuple or a model
+    output.
 
     `stream` marks an input that also flows on beside the module (the residual stream before a norm), so that an edit is
     written into that very tensor. `reused` marks an output that the model changes in place later, so that a copy is
-    handed
-    on. `call` names a function of `torch.nn.functional`: the value is what it returns when the module calls it first.
-    `once` marks a module that is called again later for something else, so that only its first call is the site.
+    handed on. `call` names a function of `torch.nn.functional`: the value is what it returns when the module calls it
+    first. `once` marks a module that is called again later for something else, so that only its first call is the
+    site.
     """
 
     module: str

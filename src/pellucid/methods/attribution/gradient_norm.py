@@ -20,15 +20,9 @@ from pellucid.engine.question import ask, normalised, per_unit, reduced
     cost="2*F+targets*B",
 )
 def gradient_norm(
-    subject: object,
-    prompt: PromptLike,
-    *,
-    target: TargetLike = None,
-    contrast: int | str | None = None,
-    unit: Unit = "token",
-    reduce: Reduce = "l2",
-    normalise: Normalise = "none",
-) -> Scores:
+    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    unit: Unit = "token", reduce: Reduce = "l2", normalise: Normalise = "none",
+) -> Scores:  # fmt: skip
     """Score each unit by the norm of the target's gradient with respect to its token embeddings.
 
     R_i = ||df/de_i||, summed over the tokens of a unit; unsigned. Exact (automatic differentiation), but a local

@@ -20,15 +20,9 @@ from pellucid.engine.question import ask, normalised, per_unit, reduced
     cost="2*F+targets*B",
 )
 def gradient_x_input(
-    subject: object,
-    prompt: PromptLike,
-    *,
-    target: TargetLike = None,
-    contrast: int | str | None = None,
-    unit: Unit = "token",
-    reduce: Reduce = "sum",
-    normalise: Normalise = "none",
-) -> Scores:
+    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    unit: Unit = "token", reduce: Reduce = "sum", normalise: Normalise = "none",
+) -> Scores:  # fmt: skip
     """Score each unit by the product of its token embeddings with the target's gradient.
 
     R_i = sum_d e_id * df/de_id; positive raises the target. Approximation of removing the unit (baseline zero) to first

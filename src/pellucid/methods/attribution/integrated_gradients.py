@@ -22,24 +22,15 @@ from pellucid.engine.question import ask, completeness, normalised, per_unit, re
     cost="(steps+3)*F+(steps+2)*targets*B",
 )
 def integrated_gradients(
-    subject: object,
-    prompt: PromptLike,
-    *,
-    target: TargetLike = None,
-    contrast: int | str | None = None,
-    unit: Unit = "token",
-    baseline: Baseline = "zero",
-    steps: Positive = 32,
-    quadrature: Quadrature = "gauss_legendre",
-    reduce: Reduce = "sum",
-    normalise: Normalise = "none",
-) -> Scores:
+    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    unit: Unit = "token", baseline: Baseline = "zero", steps: Positive = 32,
+    quadrature: Quadrature = "gauss_legendre", reduce: Reduce = "sum", normalise: Normalise = "none",
+) -> Scores:  # fmt: skip
     """Share the change of the target between a baseline and the input among the units.
 
     R_i = sum_d (e - e')_id * integral over a in [0, 1] of df/de_id (e' + a (e - e')); positive raises the target.
-    With reduce="sum" and
-    normalise="none" the scores sum to f(e) - f(e') up to the quadrature; the gap is in the evidence. Token embeddings
-    move, positions and special tokens stay (Sundararajan et al. 2017, arXiv:1703.01365).
+    With reduce="sum" and normalise="none" the scores sum to f(e) - f(e') up to the quadrature; the gap is in the
+    evidence. Token embeddings move, positions and special tokens stay (Sundararajan et al. 2017, arXiv:1703.01365).
 
     Args:
         subject: the model, from `pellucid.load`.

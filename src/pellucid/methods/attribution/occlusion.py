@@ -21,15 +21,9 @@ from pellucid.engine.variants import default_replacement
     cost="(units+1)*F",
 )
 def occlusion(
-    subject: object,
-    prompt: PromptLike,
-    *,
-    target: TargetLike = None,
-    contrast: int | str | None = None,
-    unit: Unit = "token",
-    replacement: Replacement | None = None,
-    normalise: Normalise = "none",
-) -> Scores:
+    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    unit: Unit = "token", replacement: Replacement | None = None, normalise: Normalise = "none",
+) -> Scores:  # fmt: skip
     """Score each unit by the drop of the target when that unit alone is removed.
 
     R_i = s(x) - s(x without i); positive raises the target. Exact for what it states: the effect of one removal with

@@ -25,25 +25,16 @@ EXACT_LIMIT = 12
     cost="max((permutations+1)*(units+1)*(1-exact), exact*2**units)*F+2*F",
 )
 def shapley_values(
-    subject: object,
-    prompt: PromptLike,
-    *,
-    target: TargetLike = None,
-    contrast: int | str | None = None,
-    unit: Unit = "token",
-    replacement: Replacement | None = None,
-    exact: bool = False,
-    permutations: Positive = 24,
-    precision: PositiveFloat | None = None,
-    seed: int = 0,
-) -> Scores:
+    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    unit: Unit = "token", replacement: Replacement | None = None, exact: bool = False, permutations: Positive = 24,
+    precision: PositiveFloat | None = None, seed: int = 0,
+) -> Scores:  # fmt: skip
     """Share the change of the target between nothing and the whole prompt among the units.
 
     phi_i = sum over S without i of |S|! (n-|S|-1)! / n! * [v(S with i) - v(S)]; positive raises the target. The
-    scores sum to v(all) - v(none) in both
-    modes. `exact` enumerates all coalitions (up to 12 units); otherwise orders are sampled in antithetic pairs:
-    unbiased,
-    with standard errors (Shapley 1953; Castro et al. 2009; Chen et al. 2023, arXiv:2207.07605).
+    scores sum to v(all) - v(none) in both modes. `exact` enumerates all coalitions (up to 12 units); otherwise orders
+    are sampled in antithetic pairs: unbiased, with standard errors (Shapley 1953; Castro et al. 2009; Chen et al.
+    2023, arXiv:2207.07605).
 
     Args:
         subject: the model, from `pellucid.load`, or a black box.
@@ -79,12 +70,9 @@ def shapley_values(
         ends = scored[-1] - scored[0]
     else:
         values, error, count = sampled_shapley(
-            players,
-            lambda masks: question.score(masks, removal),
-            permutations_at_most=permutations,
-            precision=precision,
-            rng=np.random.default_rng(seed),
-        )
+            players, lambda masks: question.score(masks, removal), permutations_at_most=permutations,
+            precision=precision, rng=np.random.default_rng(seed),
+        )  # fmt: skip
         whole = question.score(np.array([[True] * players, [False] * players]), removal)
         ends = whole[0] - whole[1]
     title = "Shapley values, exact" if exact else f"Shapley values, {count} orders"

@@ -24,24 +24,15 @@ from pellucid.engine.question import ask, per_unit, reduced
     cost="(samples+1)*F+samples*targets*B",
 )
 def smoothgrad(
-    subject: object,
-    prompt: PromptLike,
-    *,
-    target: TargetLike = None,
-    contrast: int | str | None = None,
-    unit: Unit = "token",
-    samples: Positive = 16,
-    noise: NonNegativeFloat = 0.1,
-    of: Literal["gradient", "gradient_x_input"] = "gradient_x_input",
-    reduce: Reduce = "sum",
-    seed: int = 0,
-) -> Scores:
+    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    unit: Unit = "token", samples: Positive = 16, noise: NonNegativeFloat = 0.1,
+    of: Literal["gradient", "gradient_x_input"] = "gradient_x_input", reduce: Reduce = "sum", seed: int = 0,
+) -> Scores:  # fmt: skip
     """Average gradient or gradient x input over embeddings with Gaussian noise.
 
     R_i = (1/n) sum_k g_i(e + eps_k), eps ~ N(0, (noise * range of e)^2) on the units' tokens, where g is the
-    gradient, or the gradient times the noisy
-    embedding. With noise=0 it equals the plain attribution. Sampled: standard errors are given (Smilkov et al. 2017,
-    arXiv:1706.03825).
+    gradient, or the gradient times the noisy embedding. With noise=0 it equals the plain attribution. Sampled:
+    standard errors are given (Smilkov et al. 2017, arXiv:1706.03825).
 
     Args:
         subject: the model, from `pellucid.load`.

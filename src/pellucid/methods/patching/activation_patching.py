@@ -30,14 +30,9 @@ from pellucid.models.edits import Edit
     cost="(layers*positions+4)*F",
 )
 def activation_patching(
-    subject: object,
-    clean: PromptLike | Pair,
-    *,
-    corrupt: PromptLike | None = None,
-    target: TargetLike = None,
-    contrast: int | str | None = None,
-    site: SiteName = "resid_pre",
-) -> Scores:
+    subject: object, clean: PromptLike | Pair, *, corrupt: PromptLike | None = None, target: TargetLike = None,
+    contrast: int | str | None = None, site: SiteName = "resid_pre",
+) -> Scores:  # fmt: skip
     """Score every place of a site by the change of the target when its clean value is put into the corrupted run.
 
     R[l, p] = f(corrupt with the value at layer l and position p taken from clean) - f(corrupt); positive means that

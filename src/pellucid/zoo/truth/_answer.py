@@ -33,11 +33,10 @@ def answer(program: Program) -> dict[str, Any]:
 def shapley(program: Program, words: Words) -> np.ndarray:
     """Return the Shapley value of every word, straight from the definition over all subsets of the others."""
     asked, count = program.ask(words), len(words)
-
-    def worth(kept: frozenset[int]) -> float:
-        return program.value(tuple(w if i in kept else BLANK for i, w in enumerate(words)), *asked)
-
-    values = {kept: worth(kept) for kept in map(frozenset, _subsets(range(count)))}
+    values = {
+        kept: program.value(tuple(w if i in kept else BLANK for i, w in enumerate(words)), *asked)
+        for kept in map(frozenset, _subsets(range(count)))
+    }
     found = np.zeros(count)
     for player in range(count):
         for others in map(frozenset, _subsets(i for i in range(count) if i != player)):

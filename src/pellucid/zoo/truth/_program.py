@@ -184,37 +184,41 @@ def execute(program: Program, words: Sequence[str], exchange: Exchange | None = 
     stream = _embedded(program, names, words)
     states, heads, neurons = [], [], []
 
-    def due(kind: str, layer: int, index: int = -9) -> Exchange | None:
-        fits = exchange is not None and (exchange.kind, exchange.layer) == (kind, layer)
-        return exchange if fits and (index == -9 or exchange.index == index) else None  # type: ignore[union-attr]
-
-    def seen(layer: int, index: int) -> np.ndarray:
-        edge = due("edge", layer, index)
-        return stream if edge is None else stream + edge.value
-
     for layer, block in enumerate(program.blocks):
-        if state := due("state", layer):
+        if state := _due(exchange, "state", layer, 0):
             stream[state.position] = state.value
         states.append(stream.copy())
         matrices = program.matrices[layer]
-        written = np.stack([_attend(*head, seen(layer, i)) for i, head in enumerate(matrices.heads)])
+        written = np.stack([_attend(*head, _seen(exchange, stream, layer, i)) for i, head in enumerate(matrices.heads)])
         for i in range(len(block.heads)):
-            if head := due("head", layer, i):
+            if head := _due(exchange, "head", layer, i):
                 written[i, head.position] = head.value
         heads.append(written)
         stream = stream + written.sum(0)
-        active = np.maximum(0, seen(layer, -1) @ matrices.reads.T + matrices.bias)
+        active = np.maximum(0, _seen(exchange, stream, layer, -1) @ matrices.reads.T + matrices.bias)
         for i in range(len(block.neurons)):
-            if neuron := due("neuron", layer, i):
+            if neuron := _due(exchange, "neuron", layer, i):
                 active[neuron.position, i] = neuron.value
         neurons.append(active)
         stream = stream + active @ matrices.writes
     states.append(stream)
-    final = seen(len(program.blocks), -2)[-1]
+    final = _seen(exchange, stream, len(program.blocks), -2)[-1]
     logits = np.zeros(len(program.vocabulary))
     for feature, word, amount in program.logits:
         logits[program.vocabulary.index(word)] += amount * final[names[feature]]
     return Run(states, heads, neurons, logits)
+
+
+def _due(exchange: Exchange | None, kind: str, layer: int, index: int) -> Exchange | None:
+    if exchange is None or (exchange.kind, exchange.layer, exchange.index) != (kind, layer, index):
+        return None
+    return exchange
+
+
+def _seen(exchange: Exchange | None, stream: np.ndarray, layer: int, index: int) -> np.ndarray:
+    """Return the stream as one receiver sees it."""
+    edge = _due(exchange, "edge", layer, index)
+    return stream if edge is None else stream + edge.value
 
 
 def read(program: Program, logits: np.ndarray, asked: Asked) -> float:

@@ -98,6 +98,6 @@ PROGRAM = Program(
     inputs=SHORT,
     prompts=PROMPTS,
     ask=ask,
-    pairs=_pairs(PROMPTS)[::10],
+    pairs=_pairs(PROMPTS)[::9],
     notes="Both words are needed, so each gets one half. Stated for at most one relation and one subject.",
 )

@@ -92,6 +92,6 @@ PROGRAM = Program(
     inputs=SHORT,
     prompts=PROMPTS,
     ask=ask,
-    pairs=_pairs(PROMPTS)[::6],
+    pairs=_pairs(PROMPTS)[::7],
     notes="Only the person and the last word, which asks, matter. Stated for at most one person.",
 )
