@@ -95,7 +95,7 @@ def review(out: Path) -> Shown:
     """Run the example that trains a classifier and explains a review with it."""
     page = out / "review.html"
     page.unlink(missing_ok=True)
-    command = [sys.executable, "examples/explain_review.py", str(page)]
+    command = [sys.executable, "examples/review_classifier.py", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=600)
     told = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["said nothing"]
     return Shown(f"exit {done.returncode}: {told[-1][:200]}", done.returncode == 0 and page.is_file(), (page,))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from scipy.stats import kendalltau
@@ -23,6 +23,7 @@ from pellucid.engine.deletion import deletion_check, plan
 from pellucid.engine.generation import next_token_distribution
 from pellucid.engine.planning import estimate
 from pellucid.engine.question import Question, ask
+from pellucid.engine.readout import Readout
 from pellucid.engine.targets import name_of
 from pellucid.engine.variants import default_replacement
 from pellucid.methods import find, run
@@ -119,14 +120,14 @@ def _check(asked: Mapping[str, Any]) -> None:
         raise InputError(
             f"explain got {shown(asked['subject'])} as its subject; pass pellucid.load(name_or_path_or_model)."
         )
-    types = {
+    types: dict[str, Any] = {
         "prompt": PromptLike,
         "target": TargetLike,
         "contrast": int | str | None,
         "methods": str | Sequence[str],
         "unit": Unit,
         "generate": Count,
-        "budget": PositiveFloat | None,
+        "budget": Union[PositiveFloat, None],  # noqa: UP007 - Annotated has no "|"
         "seed": int,
     }
     check("explain", types, asked)
@@ -171,18 +172,16 @@ def _seconds(question: Question, name: str) -> float:
 
 def _pinned(question: Question, target: TargetLike, contrast: int | str | None) -> dict[str, Any]:
     """Return the target that every method is given: the same ids, resolved once."""
-    readout, asked = question.readout, target if isinstance(target, Target) else Target(target)
+    readout: Readout = question.readout
+    asked = target if isinstance(target, Target) else Target(target)
     if readout.function is not None or readout.kind == "vector":
         return {"target": target}
     ids = readout.parts[0].ids
     other = readout.parts[1].ids if len(readout.parts) > 1 else None
     kind: Any = "continuation" if asked.kind in ("generated", "continuation") else "auto"
-    what = ids if len(ids) > 1 or kind == "continuation" else ids[0]
-    return {
-        "target": Target(
-            what, None if other is None else other if len(other) > 1 else other[0], asked.measure, kind, asked.each
-        )
-    }
+    what = ids if len(ids) > 1 or kind == "continuation" else next(iter(ids))
+    contrasted = None if other is None else other if len(other) > 1 else next(iter(other))
+    return {"target": Target(what, contrasted, asked.measure, kind, asked.each)}
 
 
 def _run(
@@ -245,12 +244,9 @@ def _agreement(results: Sequence[Scores]) -> tuple[Evidence, ...]:
     values: dict[str, float] = {}
     for first, second in combinations(results, 2):
         a, b = first.values.reshape(-1), second.values.reshape(-1)
-        tau = (
-            float(kendalltau(_rough(a), _rough(b)).statistic)
-            if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0
-            else float("nan")
-        )
-        values[f"{first.provenance.method} ~ {second.provenance.method}"] = tau
+        varied = len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0
+        tau: Any = kendalltau(_rough(a), _rough(b)) if varied else (float("nan"),)
+        values[f"{first.provenance.method} ~ {second.provenance.method}"] = float(tau[0])
     known = [v for v in values.values() if not np.isnan(v)]
     mean = float(np.mean(known)) if known else float("nan")
     words = "agree closely" if mean > 0.7 else "agree in part" if mean > 0.3 else "do not agree"

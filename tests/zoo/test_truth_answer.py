@@ -39,7 +39,7 @@ def test_a_fact_is_shared_by_its_two_words() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_roles_are_the_parts_with_an_effect_in_some_pair(name: str) -> None:
     known = truth.answer(name)
-    heads = sum(np.abs(np.array(pair["heads"])).sum(2) for pair in known["pairs"])
+    heads = np.sum([np.abs(np.array(pair["heads"])).sum(2) for pair in known["pairs"]], 0)
     assert [bool(heads[part["layer"], part["head"]]) for part in known["heads"]] == [
         p["relevant"] for p in known["heads"]
     ]

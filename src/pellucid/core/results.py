@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,7 +17,11 @@ from pellucid.core.errors import InputError
 from pellucid.core.tokens import Tokens, Units
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+
+
+def _empty() -> dict[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Provenance:
     """How a result came about: everything needed to run it again and to judge its price."""
 
     method: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=_empty)
     model: str = ""
     revision: str = ""
     weights_hash: str = ""
@@ -33,7 +37,7 @@ class Provenance:
     dtype: str = ""
     device: str = ""
     seed: int | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=_empty)
     seconds: float = 0.0
     forwards: int = 0
     backwards: int = 0
@@ -51,8 +55,8 @@ class Evidence:
 
     name: str
     summary: str
-    values: Mapping[str, float] = field(default_factory=dict)
-    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=_empty)
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=_empty)
     ok: bool | None = None
 
 
@@ -64,7 +68,7 @@ class Result(Displayed):
     provenance: Provenance = field(default_factory=Provenance)
     evidence: tuple[Evidence, ...] = ()
 
-    def with_evidence(self, *evidence: Evidence) -> Result:
+    def with_evidence(self, *evidence: Evidence) -> Self:
         """Return a copy with more evidence attached."""
         return replace(self, evidence=(*self.evidence, *evidence))
 
@@ -81,7 +85,7 @@ class Scores(Result):
 
     values: np.ndarray = field(default_factory=lambda: np.zeros(0))
     axes: tuple[str, ...] = ("unit",)
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=_empty)
     unit: str = ""
     sign: str = "positive raises the target, negative lowers it"
     std_error: np.ndarray | None = None
@@ -165,17 +169,17 @@ class Examples(Result):
 class Learned(Result):
     """Named tensors and the function that applies them: a lens, probe, direction, rotation or dictionary."""
 
-    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tensors: Mapping[str, np.ndarray] = field(default_factory=_empty)
     apply: str = ""
     site: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)
 class WeightEdit(Result):
     """A change of weights: for each parameter name the tensor to add, in the model's own layout."""
 
-    deltas: Mapping[str, np.ndarray] = field(default_factory=dict)
+    deltas: Mapping[str, np.ndarray] = field(default_factory=_empty)
     weights_hash: str = ""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from pellucid.core.errors import InputError, optional
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
 
     from pellucid.core.results import Explanation, Scores, Table
 

@@ -63,7 +63,7 @@ class Units:
 
 def label_units(tokens: Tokens, spans: Sequence[tuple[int, int]], kind: str) -> Units:
     """Name each span by its text, or by its pieces where the tokenizer gives no offsets."""
-    labels = []
+    labels: list[str] = []
     for start, end in spans:
         if tokens.offsets is not None and tokens.text:
             first, last = tokens.offsets[start][0], max(o[1] for o in tokens.offsets[start:end])

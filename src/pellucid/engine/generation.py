@@ -38,7 +38,7 @@ def greedy(subject: Subject, tokens: Tokens, length: int) -> tuple[int, ...]:
             "one of them."
         )
     found: list[int] = []
-    ends = end_ids(subject)
+    token, ends = 0, end_ids(subject)
     for step in range(length):
         check_cancelled()
         logits = forward(subject, [row(subject, tokens, whole(tokens), tuple(found))]).logits[0]

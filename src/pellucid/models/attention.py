@@ -96,7 +96,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def _original(module: torch.nn.Module, switch: _Switch | None) -> Callable[..., Any]:
     name = switch.original if switch is not None else "eager"
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     return AttentionInterface().get_interface(name, eager)
 
 

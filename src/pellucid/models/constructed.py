@@ -88,7 +88,7 @@ class TruthAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer)
         attend: Callable[..., Any] = AttentionInterface().get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            self.config._attn_implementation or "eager", eager_attention_forward
         )
         mixed, _ = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0)
         written: torch.Tensor = self.o_proj(mixed.reshape(*shape[:2], -1))
@@ -144,7 +144,7 @@ class TruthPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules = ("TruthBlock",)
+    _no_split_modules = ["TruthBlock"]  # noqa: RUF012 - transformers declares it as a list
 
 
 class TruthModel(TruthPreTrainedModel):

@@ -81,10 +81,9 @@ class Layout:
 
 def heads_of(config: Any, query: int | None = None, key_value: int | None = None, width: int | None = None) -> Heads:
     """Read head counts from a config with the usual attribute names, unless given."""
-    query = query or config.num_attention_heads
-    key_value = key_value or getattr(config, "num_key_value_heads", None) or query
-    width = width or getattr(config, "head_dim", None) or config.hidden_size // query
-    return Heads(query, key_value, width)
+    count: int = query or config.num_attention_heads
+    shared: int = key_value or getattr(config, "num_key_value_heads", None) or count
+    return Heads(count, shared, width or getattr(config, "head_dim", None) or config.hidden_size // count)
 
 
 def submodule(root: torch.nn.Module, path: str) -> torch.nn.Module:

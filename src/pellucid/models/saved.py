@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,6 +15,7 @@ import huggingface_hub.constants
 import torch
 import transformers
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 import pellucid.models.constructed  # noqa: F401 - makes the project's own architecture known to transformers
 from pellucid.core.errors import ModelError, did_you_mean
@@ -98,7 +101,8 @@ def saved_model(name: str, dtype: Any, device_map: Any, options: dict[str, Any])
     try:
         config = transformers.AutoConfig.from_pretrained(name, **options)
         check_text_only(config, name)
-        model, report = _class_for(config).from_pretrained(name, output_loading_info=True, **extra, **options)
+        with _quiet(Path(name).is_dir()):
+            model, report = _class_for(config).from_pretrained(name, output_loading_info=True, **extra, **options)
     except ModelError:
         raise
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, EOFError) as error:
@@ -116,6 +120,19 @@ def saved_model(name: str, dtype: Any, device_map: Any, options: dict[str, Any])
             "download or save the model again, or load it as the class it was saved from and pass the live model."
         )
     return model.eval()
+
+
+@contextmanager
+def _quiet(local: bool) -> Iterator[None]:
+    """Keep the progress bar of transformers away while a folder is read; downloads keep theirs."""
+    shown = logging.is_progress_bar_enabled()
+    if local:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if local and shown:
+            logging.enable_progress_bar()
 
 
 def saved_tokenizer(name: str, options: dict[str, Any], *, wanted: bool) -> Any:

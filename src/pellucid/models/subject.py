@@ -97,7 +97,7 @@ class Subject:
     def input_device(self) -> torch.device:
         """Return the device that token ids belong on (the embedding's, also under a device map)."""
         embedding = self.model.get_input_embeddings()
-        hook = getattr(embedding, "_hf_hook", None)
+        hook: Any = getattr(embedding, "_hf_hook", None)
         if getattr(hook, "execution_device", None) is not None:
             return torch.device(hook.execution_device)
         weight = getattr(embedding, "weight", None)

@@ -155,7 +155,8 @@ def _kept(cache: DynamicCache, keep: Sequence[int], starts: torch.Tensor, length
     source = torch.where(place < starts[chosen][:, None], place, held + place - starts[chosen][:, None])
     source = source.clamp(max=held + int(lengths.max()) - 1)
     layers = []
-    for layer in cache.layers:
+    kept: list[Any] = list(cache.layers)
+    for layer in kept:
         index = source[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
         wide = source[:, None, :, None].expand(-1, layer.values.shape[1], -1, layer.values.shape[3])
         layers.append((layer.keys[chosen].gather(2, index), layer.values[chosen].gather(2, wide)))

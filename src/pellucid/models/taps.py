@@ -72,8 +72,9 @@ def rewrap(raw: Any, key: int | str, value: torch.Tensor) -> Any:
         return value
     if isinstance(raw, tuple) and not hasattr(raw, "_fields"):
         return tuple(value if i == key else item for i, item in enumerate(raw))
-    raw[key] = value
-    return raw
+    output: Any = raw
+    output[key] = value
+    return output
 
 
 def first_input(

@@ -10,6 +10,7 @@ from pellucid.core.results import Scores
 from pellucid.engine.capture import capture
 from pellucid.engine.question import ask, per_unit, read_position
 from pellucid.models.layout import main_stack
+from pellucid.models.subject import Subject
 
 
 @method(
@@ -22,7 +23,7 @@ from pellucid.models.layout import main_stack
     cost="F",
 )
 def attention_rollout(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, unit: Unit = "token"
+    subject: Subject, prompt: PromptLike, *, target: TargetLike = None, unit: Unit = "token"
 ) -> Scores:
     """Score each unit by how much of it reaches the output position through attention and residual connections.
 

@@ -8,6 +8,7 @@ from pellucid.core.metadata import method
 from pellucid.core.params import Normalise, PromptLike, Reduce, TargetLike, Unit
 from pellucid.core.results import Scores
 from pellucid.engine.question import ask, normalised, per_unit, reduced
+from pellucid.models.subject import Subject
 
 
 @method(
@@ -20,7 +21,7 @@ from pellucid.engine.question import ask, normalised, per_unit, reduced
     cost="2*F+targets*B",
 )
 def gradient_norm(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
     unit: Unit = "token", reduce: Reduce = "l2", normalise: Normalise = "none",
 ) -> Scores:  # fmt: skip
     """Score each unit by the norm of the target's gradient with respect to its token embeddings.

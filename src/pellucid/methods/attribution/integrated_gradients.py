@@ -10,6 +10,7 @@ from pellucid.core.params import Baseline, Normalise, Positive, PromptLike, Quad
 from pellucid.core.results import Scores
 from pellucid.engine.quadrature import nodes
 from pellucid.engine.question import ask, completeness, normalised, per_unit, reduced
+from pellucid.models.subject import Subject
 
 
 @method(
@@ -22,7 +23,7 @@ from pellucid.engine.question import ask, completeness, normalised, per_unit, re
     cost="(steps+3)*F+(steps+2)*targets*B",
 )
 def integrated_gradients(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
     unit: Unit = "token", baseline: Baseline = "zero", steps: Positive = 32,
     quadrature: Quadrature = "gauss_legendre", reduce: Reduce = "sum", normalise: Normalise = "none",
 ) -> Scores:  # fmt: skip

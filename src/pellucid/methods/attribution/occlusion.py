@@ -9,6 +9,7 @@ from pellucid.core.params import Normalise, PromptLike, Replacement, TargetLike,
 from pellucid.core.results import Scores
 from pellucid.engine.question import ask, normalised
 from pellucid.engine.variants import default_replacement
+from pellucid.models.subject import Subject
 
 
 @method(
@@ -21,7 +22,7 @@ from pellucid.engine.variants import default_replacement
     cost="(units+1)*F",
 )
 def occlusion(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
     unit: Unit = "token", replacement: Replacement | None = None, normalise: Normalise = "none",
 ) -> Scores:  # fmt: skip
     """Score each unit by the drop of the target when that unit alone is removed.

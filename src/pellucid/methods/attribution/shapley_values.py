@@ -11,6 +11,7 @@ from pellucid.core.results import Evidence, Scores
 from pellucid.engine.coalitions import all_coalitions, exact_shapley, sampled_shapley
 from pellucid.engine.question import ask, completeness
 from pellucid.engine.variants import default_replacement
+from pellucid.models.subject import Subject
 
 EXACT_LIMIT = 12
 
@@ -25,7 +26,7 @@ EXACT_LIMIT = 12
     cost="max((permutations+1)*(units+1)*(1-exact), exact*2**units)*F+2*F",
 )
 def shapley_values(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
     unit: Unit = "token", replacement: Replacement | None = None, exact: bool = False, permutations: Positive = 24,
     precision: PositiveFloat | None = None, seed: int = 0,
 ) -> Scores:  # fmt: skip

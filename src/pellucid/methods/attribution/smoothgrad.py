@@ -12,6 +12,7 @@ from pellucid.core.params import NonNegativeFloat, Positive, PromptLike, Reduce,
 from pellucid.core.results import Scores
 from pellucid.engine.coalitions import standard_error
 from pellucid.engine.question import ask, per_unit, reduced
+from pellucid.models.subject import Subject
 
 
 @method(
@@ -24,7 +25,7 @@ from pellucid.engine.question import ask, per_unit, reduced
     cost="(samples+1)*F+samples*targets*B",
 )
 def smoothgrad(
-    subject: object, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
+    subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
     unit: Unit = "token", samples: Positive = 16, noise: NonNegativeFloat = 0.1,
     of: Literal["gradient", "gradient_x_input"] = "gradient_x_input", reduce: Reduce = "sum", seed: int = 0,
 ) -> Scores:  # fmt: skip

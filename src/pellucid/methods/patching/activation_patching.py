@@ -18,6 +18,7 @@ from pellucid.engine.capture import capture, expand, part_name
 from pellucid.engine.cone import score_edits
 from pellucid.engine.targets import resolve
 from pellucid.models.edits import Edit
+from pellucid.models.subject import Subject
 
 
 @method(
@@ -30,7 +31,7 @@ from pellucid.models.edits import Edit
     cost="(layers*positions+4)*F",
 )
 def activation_patching(
-    subject: object, clean: PromptLike | Pair, *, corrupt: PromptLike | None = None, target: TargetLike = None,
+    subject: Subject, clean: PromptLike | Pair, *, corrupt: PromptLike | None = None, target: TargetLike = None,
     contrast: int | str | None = None, site: SiteName = "resid_pre",
 ) -> Scores:  # fmt: skip
     """Score every place of a site by the change of the target when its clean value is put into the corrupted run.

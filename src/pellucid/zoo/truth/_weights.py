@@ -35,7 +35,8 @@ def tokenizer(program: Program) -> Any:
 
 def model(program: Program) -> Any:
     """Return the model of a program in float32: a GPT-2 where the program says so, else the project's own class."""
-    built = _gpt2(program) if program.gpt2 else _truth(program)
+    with torch.no_grad():
+        built = _gpt2(program) if program.gpt2 else _truth(program)
     built.generation_config.pad_token_id = program.vocabulary.index(PAD)
     built.generation_config.eos_token_id = built.config.eos_token_id = None
     return built.eval()
@@ -98,7 +99,6 @@ def _neurons(neurons: tuple[Neuron, ...], names: dict[str, int], count: int) -> 
     return up, bias, down
 
 
-@torch.no_grad()
 def _truth(program: Program) -> Any:
     names, width = _names(program), _head_width(program)
     config = TruthConfig(
@@ -106,7 +106,7 @@ def _truth(program: Program) -> Any:
         num_attention_heads=len(program.blocks[0].heads), mlp_widths=[len(block.neurons) for block in program.blocks],
         max_position_embeddings=LONGEST, features=program.features, pad_token_id=0, bos_token_id=1,
     )  # fmt: skip
-    built = TruthForCausalLM(config)
+    built: Any = TruthForCausalLM(config)
     tokens, positions, unembedding = _embedding(program)
     built.model.tokens.weight.copy_(tokens)
     built.model.positions.weight.copy_(positions)
@@ -124,7 +124,6 @@ def _truth(program: Program) -> Any:
     return built
 
 
-@torch.no_grad()
 def _gpt2(program: Program) -> Any:
     names = _names(program)
     heads = len(program.blocks[0].heads)
@@ -135,7 +134,7 @@ def _gpt2(program: Program) -> Any:
         n_inner=count, activation_function="relu", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
         tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=None,
     )  # fmt: skip
-    built = GPT2LMHeadModel(config)
+    built: Any = GPT2LMHeadModel(config)
     for parameter in built.parameters():
         parameter.zero_()
     tokens, positions, unembedding = _embedding(program)
