@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from pellucid.cli.common import Json, print_json
 
 
-def models(json: bool = Json) -> None:
-    """List the bundled models and what is known about each."""
+def models(
+    name: Annotated[str, typer.Argument(help="A bundled model, to read its whole card.")] = "", json: bool = Json
+) -> None:
+    """List the bundled models, or show the card of one."""
     import pellucid
 
-    cards = [pellucid.zoo.card(name) for name in pellucid.zoo.names()]
+    wanted = [name.removeprefix("zoo:")] if name else pellucid.zoo.names()
+    cards = [pellucid.zoo.card(one) for one in wanted]
     if json:
         print_json([{**card, "path": str(card["path"])} for card in cards])
         return
@@ -18,5 +25,11 @@ def models(json: bool = Json) -> None:
 
     console = Console(highlight=False)
     for card in cards:
-        console.print(f"[bold]zoo:{escape(card['name'])}[/bold]  {card['bytes'] / 1e6:.1f} MB on disk")
-        console.print(f"{escape(card['text'].strip())}\n")
+        console.print(f"[bold]zoo:{escape(card['name'])}[/bold]  {card['bytes'] / 1e6:.2f} MB on disk")
+        console.print(f"{escape(card['text'].strip() if name else '  ' + _first(card['text']))}\n")
+
+
+def _first(text: str) -> str:
+    """Return the first sentence below a card's title."""
+    body = " ".join(line for line in text.split("\n\n")[1].splitlines())
+    return body.split(". ")[0].rstrip(".") + "."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from pellucid.core.tokens import Tokens, Units
 
 if TYPE_CHECKING:
     import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+
+
+Kind = TypeVar("Kind", bound="Result")
 
 
 def _empty() -> dict[str, Any]:
@@ -68,7 +71,7 @@ class Result(Displayed):
     provenance: Provenance = field(default_factory=Provenance)
     evidence: tuple[Evidence, ...] = ()
 
-    def with_evidence(self, *evidence: Evidence) -> Self:
+    def with_evidence(self: Kind, *evidence: Evidence) -> Kind:
         """Return a copy with more evidence attached."""
         return replace(self, evidence=(*self.evidence, *evidence))
 

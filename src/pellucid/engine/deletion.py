@@ -14,7 +14,10 @@ from pellucid.engine.question import Question
 
 MOST_POINTS = 20
 MOST_ORDERS = 10
+GOOD_ORDERS = 8
 LEAST_ORDERS = 4
+GOOD_POINTS = 6
+LEAST_POINTS = 4
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,21 @@ class Plan:
     insertion: bool
 
     def rows(self, rankings: int) -> int:
-        """Return the rows that are run: every curve shares its two ends."""
-        return 2 + max(self.points - 2, 0) * (rankings + self.orders) * (2 if self.insertion else 1)
+        """Return the rows that are run: every curve of one kind shares its two ends."""
+        return (2 + max(self.points - 2, 0) * (rankings + self.orders)) * (2 if self.insertion else 1)
 
 
 def plan(units: int, rankings: int, rows: float) -> Plan | None:
     """Return the largest check that fits into a number of rows, or None where even the smallest does not."""
     points = min(units + 1, MOST_POINTS)
-    for insertion in (True, False):
-        for size in range(points, 3, -1):
-            for orders in range(MOST_ORDERS, LEAST_ORDERS - 1, -1):
-                found = Plan(size, orders, insertion)
-                if found.rows(rankings) <= rows:
-                    return found
+    # Few random orders make a band so wide that even the best ranking falls inside it, so orders come before points.
+    for fewest in (GOOD_ORDERS, LEAST_ORDERS):
+        for insertion in (True, False):
+            for size in range(points, (min(points, GOOD_POINTS) if insertion else LEAST_POINTS) - 1, -1):
+                for orders in range(MOST_ORDERS, fewest - 1, -1):
+                    found = Plan(size, orders, insertion)
+                    if size >= LEAST_POINTS and found.rows(rankings) <= rows:
+                        return found
     return None
 
 

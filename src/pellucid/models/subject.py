@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import threading
 import time
@@ -288,6 +289,7 @@ class Subject:
         )
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of the packages that decide the numbers."""
     found = {"torch": torch.__version__, "numpy": np.__version__}

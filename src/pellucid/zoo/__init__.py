@@ -14,7 +14,7 @@ class UnknownModelError(ValueError):
 
 def names() -> list[str]:
     """Return the names of the bundled models, sorted."""
-    return sorted(folder.name for folder in _MODELS.iterdir() if (folder / "config.json").exists())
+    return sorted(file.parent.relative_to(_MODELS).as_posix() for file in _MODELS.rglob("config.json"))
 
 
 def path(name: str) -> Path:
@@ -34,7 +34,8 @@ def card(name: str) -> dict[str, Any]:
     accuracy, mean probability of the right answer, chance level, number of prompts) and `text`, the card itself.
     """
     folder = path(name)
-    known = json.loads((folder / "capabilities.json").read_text(encoding="utf-8"))
+    measured = folder / "capabilities.json"  # the constructed models ship their answer instead
+    known = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else {}
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
         "name": name,
