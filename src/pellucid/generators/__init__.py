@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pellucid.generators.cache import Cached
 from pellucid.generators.interface import YES_NO, Generator, Reply, Request, answers, ask_yes_no
 from pellucid.generators.limits import Limits
+from pellucid.generators.scorer import choice_scorer
 from pellucid.generators.scripted import ScriptedGenerator
 from pellucid.generators.server import ServerGenerator
 
@@ -28,6 +29,7 @@ __all__ = [
     "ServerGenerator",
     "answers",
     "ask_yes_no",
+    "choice_scorer",
 ]
 
 
