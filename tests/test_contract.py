@@ -16,6 +16,7 @@ import pellucid
 from pellucid.core.cost import evaluate_cost
 from pellucid.core.errors import CapabilityError, PellucidError, SiteError
 from pellucid.core.results import KINDS, Scores
+from pellucid.models.layout import depth
 from tests.state import changed, model_state
 from tests.tiny import TINY
 
@@ -75,7 +76,14 @@ def test_gives_what_it_declares_and_changes_nothing(entry: dict[str, Any], shape
     assert provenance.method == entry["name"]
     assert provenance.rows == tuple(entry["rows"])
     counts = {p["name"]: p["default"] for p in entry["parameters"] if isinstance(p.get("default"), (int, float))}
-    counts |= {"units": 6, "tokens": 6, "targets": 1, "layers": on.layers, "positions": 6, "heads": 4}
+    counts |= {
+        "units": 6,
+        "tokens": 6,
+        "targets": 1,
+        "layers": max(depth(on.model, on.need_layout(), stack) for stack in on.need_layout().stacks),
+        "positions": 6,
+        "heads": 4,
+    }
     forwards, backwards = evaluate_cost(entry["cost"], counts)
     assert provenance.forwards <= forwards, "the declared cost is an upper bound of the passes"
     assert provenance.backwards <= backwards
