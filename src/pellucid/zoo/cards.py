@@ -7,7 +7,7 @@ _TEXT = """# tiny-lm
 
 A language model of {parameters:,} parameters: an unmodified Llama decoder ({layers} layers, width {width},
 {heads} heads, {kv_heads} key/value heads, {vocabulary} tokens, tied embeddings). It was trained from nothing
-for {minutes} minutes ({steps} steps, seed {seed}) on two processor cores, with the text that
+for {minutes} minutes ({steps} steps, seed {seed}, {threads} processor core{plural}), with the text that
 `pellucid.zoo.tasks` writes. The weights are stored as bfloat16 and load as float32.
 
 It knows a world of {facts} facts (capitals, continents and languages of real countries; homes, origins, crafts
@@ -55,6 +55,7 @@ def write(
     )
     text = _TEXT.format(
         **run,
+        plural="" if run["threads"] == 1 else "s",
         parameters=parameters,
         facts=facts,
         layers=config["num_hidden_layers"],

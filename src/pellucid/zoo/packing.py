@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from pellucid.zoo import tasks
+from pellucid.zoo import tokenizer as tokenizers
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def _random_repeats(
     tokenizer: PreTrainedTokenizerFast, rng: random.Random, count: int
 ) -> list[tuple[list[int], list[float]]]:
     """Write random tokens two to four times over; only the repetitions carry loss."""
-    low, high = max(tokenizer.all_special_ids) + 1, len(tokenizer)
+    low, high = tokenizers.first_ordinary(tokenizer), len(tokenizer)
     found = []
     for _ in range(count):
         times = rng.choice((2, 2, 3, 4))
@@ -60,6 +61,24 @@ def _random_repeats(
         weights = [0.0] * (length + 2) + [0.5] * (length * (times - 1) - 1)
         found.append(([tokenizer.bos_token_id, *once * times], weights))
     return found
+
+
+def repeats(tokenizer: PreTrainedTokenizerFast, seed: str, pool: int, shape: tuple[int, int] = (32, 48)) -> Batch:
+    """Fill a batch of `shape` with random tokens, all different, over and over; only the repetitions carry loss.
+
+    The tokens are the first `pool` of an order of the vocabulary that is always the same.
+    """
+    rows, width = shape
+    ordinary = list(range(tokenizers.first_ordinary(tokenizer), len(tokenizer)))
+    random.Random("pool").shuffle(ordinary)
+    rng = random.Random(f"repeats {seed}")
+    length = rng.randint(6, 16)
+    times = width // length
+    once = torch.tensor([rng.sample(ordinary[:pool], length) for _ in range(rows)])
+    ids = torch.cat([torch.full((rows, 1), tokenizer.bos_token_id), once.repeat(1, times)], 1)
+    weights = torch.zeros(ids.shape)
+    weights[:, length + 2 :] = 1.0
+    return Batch(ids, weights, torch.zeros_like(ids), torch.arange(ids.shape[1]).expand(ids.shape))
 
 
 def batches(

@@ -89,3 +89,8 @@ def build(merged: int = 320, documents: int = 20000) -> PreTrainedTokenizerFast:
     )
     wrapped.chat_template = chats.CHAT_TEMPLATE
     return wrapped
+
+
+def first_ordinary(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the id of the first token that is not special; all later ids are ordinary."""
+    return max(tokenizer.all_special_ids) + 1
