@@ -1,0 +1,261 @@
+"""The jobs of the benchmark: what is asked, how pellucid does it, and the fewest rows that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import fewest
+from bench.models import REPLACEMENT, Case, Shape, Sizes
+
+SEED_OF_ORDERS = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: its sizes, its peers, what `ours` answers, and the bars that it must reach.
+
+    `bars` maps a peer's way (or "any") to the ratio asked for, `at_most` says that the ratio is ours over theirs.
+    `backward` says whether it differentiates (its floor bar is then 1.6, else 1.4).
+    """
+
+    name: str
+    text: str
+    sizes: Sizes
+    small: Mapping[str, Any]
+    peers: tuple[str, ...]
+    bars: Mapping[str, float]
+    ours: Callable[[Any, Case], np.ndarray]
+    rows: Callable[[Shape, Sizes], fewest.Rows]
+    backward: bool = False
+    at_most: bool = False
+    counted_bar: float | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def floor_bar(self) -> float:
+        """Return the largest ratio to the floor that the issue allows."""
+        return 1.6 if self.backward else 1.4
+
+    def sized(self, small: bool) -> Sizes:
+        """Return the sizes of the table, or those of a smoke run."""
+        return replace(self.sizes, **self.small) if small else self.sizes
+
+
+def _run(name: str, subject: Any, case: Case, **options: Any) -> np.ndarray:
+    import pellucid
+
+    return np.asarray(pellucid.run(name, subject, list(case.ids), **options).scores)
+
+
+def _continuation(case: Case, each: bool) -> Any:
+    import pellucid
+
+    return pellucid.Target.continuation(list(case.continuation), each=each)
+
+
+def integrated_gradients(subject: Any, case: Case) -> np.ndarray:
+    """Return scores [tokens] of one logit, from the embedding of the replacement token."""
+    steps = case.sizes.steps
+    return _run("integrated_gradients", subject, case, target=case.target, baseline=REPLACEMENT, steps=steps)
+
+
+def span_gradients(subject: Any, case: Case) -> np.ndarray:
+    """Return scores [tokens] of the summed log-probability of the continuation."""
+    target, steps = _continuation(case, each=False), case.sizes.steps
+    return _run("integrated_gradients", subject, case, target=target, baseline=REPLACEMENT, steps=steps)
+
+
+def gradient_matrix(subject: Any, case: Case) -> np.ndarray:
+    """Return scores [tokens, continuation] of each log-probability."""
+    return _run("gradient_x_input", subject, case, target=_continuation(case, each=True))
+
+
+def occlusion(subject: Any, case: Case) -> np.ndarray:
+    """Return scores [tokens] of one logit."""
+    return _run("occlusion", subject, case, target=case.target, replacement=REPLACEMENT)
+
+
+def occlusion_matrix(subject: Any, case: Case) -> np.ndarray:
+    """Return scores [tokens, continuation] of each log-probability."""
+    return _run("occlusion", subject, case, target=_continuation(case, each=True), replacement=REPLACEMENT)
+
+
+def shapley(subject: Any, case: Case, permutations: int = 0) -> np.ndarray:
+    """Return scores [units, continuation] of each log-probability; orders come in pairs, so 25 become 26."""
+    options = {"permutations": permutations or case.sizes.permutations, "seed": SEED_OF_ORDERS}
+    target = _continuation(case, each=True)
+    return _run(
+        "shapley_values", subject, case, target=target, unit=case.sizes.spans, replacement=REPLACEMENT, **options
+    )
+
+
+def residual_patching(subject: Any, case: Case) -> np.ndarray:
+    """Return effects [layers, tokens] on the difference of two logits."""
+    corrupt, targets = list(case.other), {"target": case.target, "contrast": case.contrast}
+    return _run("activation_patching", subject, case, corrupt=corrupt, site="resid_pre", **targets)
+
+
+def head_patching(subject: Any, case: Case) -> np.ndarray:
+    """Return effects [layers, heads]; by the engine, because `activation_patching` sweeps each position alone."""
+    import pellucid
+    from pellucid.engine.capture import capture, expand
+    from pellucid.engine.cone import score_edits
+    from pellucid.engine.targets import resolve
+
+    good, bad = subject.encode(list(case.ids)), subject.encode(list(case.other))
+    readout = resolve(subject, good, case.target, case.contrast)
+    values = capture(subject, good, expand(subject, "blocks.*.attn.z"))
+    heads = next(iter(values.values())).shape[1]
+    edits = [
+        (pellucid.Edit(site, "patch_from", value, {"head": head}),)
+        for site, value in values.items()
+        for head in range(heads)
+    ]
+    scores = score_edits(subject, bad, readout, [(), *edits])[:, 0]
+    return (scores[1:] - scores[0]).reshape(len(values), heads)
+
+
+def causal_tracing(subject: Any, case: Case) -> np.ndarray:
+    """Return mean probabilities [layers, tokens] of the clean answer; by the engine, which has no method for it yet.
+
+    Each noisy run is a view of the subject, and all places are restored in it at once.
+    """
+    import pellucid
+    from pellucid.engine.capture import capture, expand
+    from pellucid.engine.cone import score_edits
+    from pellucid.engine.targets import resolve
+
+    tokens = subject.encode(list(case.ids))
+    readout = resolve(subject, tokens, pellucid.Target(measure="prob"))
+    part = "resid_post" if case.sizes.window == 1 else "mlp.out"
+    values = capture(subject, tokens, expand(subject, f"blocks.*.{part}"))
+    sites, layers, places = list(values), len(values), len(case.ids)
+    noisy_places = {"position": tuple(range(*case.sizes.subject))}
+    sets = [
+        tuple(
+            pellucid.Edit(sites[block], "patch_from", values[sites[block]], {"position": place})
+            for block in window_of(layer, layers, case.sizes.window)
+        )
+        for layer in range(layers)
+        for place in range(places)
+    ]
+    total = np.zeros(len(sets))
+    for noise in case.noise.to(subject.device):
+        noisy = subject.with_(pellucid.Edit("embed.token", "add", noise, noisy_places))
+        total += score_edits(noisy, tokens, readout, sets)[:, 0]
+    return (total / len(case.noise)).reshape(layers, places)
+
+
+def window_of(layer: int, layers: int, window: int) -> range:
+    """Return the blocks that are restored around a layer."""
+    return range(max(0, layer - window // 2), min(layers, layer + (window + 1) // 2))
+
+
+def capture_sites(subject: Any, case: Case) -> np.ndarray:
+    """Capture every site but attention scores and patterns; return the last logits [rows, vocabulary] of those kept."""
+    from pellucid.engine.capture import expand
+    from pellucid.models.forward import forward
+    from pellucid.models.layout import block_sites
+
+    layout = subject.need_layout()
+    parts = [site.split(".", 2)[2] for site in block_sites(subject.model, layout, "", 0)]
+    wanted = [part for part in parts if part not in ("attn.scores", "attn.pattern")]
+    sites = ["embed.token", "embed", *(f"blocks.*.{part}" for part in wanted), "final_norm", "logits"]
+    names = [name for site in sites for name in expand(subject, site)]
+    output = forward(subject, batch_of(case), capture=names)
+    return as_array(output.captured["logits"][:, -1])
+
+
+def batch_of(case: Case) -> list[Any]:
+    """Return the case's tokens as rows of one batch."""
+    from pellucid.models.forward import Row
+
+    size = case.sizes.tokens
+    return [Row(case.ids[row * size : (row + 1) * size]) for row in range(case.sizes.batch)]
+
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job(
+            "ig", "integrated gradients, 50 steps, 64 tokens, one target", Sizes(64, steps=50),
+            {"tokens": 12, "steps": 6}, ("captum",), {"any": 1.9}, integrated_gradients,
+            lambda shape, size: fewest.path_gradients(shape.layers, size.steps, size.tokens, 0), backward=True,
+        ),
+        Job(
+            "ig-span", "integrated gradients, 20 steps, span score of a 32-token continuation of 64 tokens",
+            Sizes(64, 32, steps=20), {"tokens": 12, "continuation": 6, "steps": 4}, ("captum", "inseq"), {"any": 40.0},
+            span_gradients, lambda shape, size: fewest.path_gradients(
+                shape.layers, size.steps, size.tokens, size.continuation
+            ), backward=True,
+        ),
+        Job(
+            "gradient-matrix", "input x gradient, matrix 64 x 32", Sizes(64, 32), {"tokens": 12, "continuation": 6},
+            ("inseq",), {"any": 4.0}, gradient_matrix,
+            lambda shape, size: fewest.gradient_matrix(shape.layers, size.tokens, size.continuation), backward=True,
+        ),
+        Job(
+            "occlusion", "occlusion of 128 tokens, one target", Sizes(128), {"tokens": 16}, ("captum",), {"any": 4.0},
+            occlusion, lambda shape, size: fewest.occlusion(shape.layers, size.tokens, 0),
+        ),
+        Job(
+            "occlusion-matrix", "occlusion of 128 tokens, matrix over a 32-token continuation", Sizes(128, 32),
+            {"tokens": 16, "continuation": 5}, ("captum",), {"one forward": 3.4, "token by token": 20.0},
+            occlusion_matrix, lambda shape, size: fewest.occlusion(shape.layers, size.tokens, size.continuation),
+        ),
+        Job(
+            "shapley", "permutation Shapley, 20 units, 25 permutations, 128 + 32 tokens",
+            Sizes(128, 32, units=20, permutations=25),
+            {"tokens": 16, "continuation": 5, "units": 4, "permutations": 3}, ("captum",),
+            {"one forward": 4.0, "token by token": 20.0}, shapley, lambda shape, size: fewest.coalitions(
+                shape.layers, size.spans, size.permutations, size.continuation, SEED_OF_ORDERS
+            ),
+        ),
+        Job(
+            "residual-patching", "residual patching, 12 layers x 64 positions", Sizes(64), {"tokens": 12},
+            ("transformer-lens", "nnsight"), {"transformer-lens": 15.0, "nnsight": 7.0}, residual_patching,
+            lambda shape, size: fewest.residual_patches(shape.layers, size.tokens), counted_bar=3.3,
+        ),
+        Job(
+            "head-patching", "all heads, positions together", Sizes(64), {"tokens": 12},
+            ("transformer-lens", "nnsight"), {"transformer-lens": 8.0, "nnsight": 4.0}, head_patching,
+            lambda shape, size: fewest.head_patches(shape.layers, shape.heads, size.tokens),
+        ),
+        Job(
+            "tracing-1", "causal tracing, 10 noise rows, 12 x 16, window 1", Sizes(16, noise=10, subject=(3, 6)),
+            {"noise": 3, "tokens": 8}, ("published",), {"any": 12.0}, causal_tracing,
+            lambda shape, size: fewest.causal_tracing(shape.layers, size.tokens, size.noise, size.subject[0], 1),
+        ),
+        Job(
+            "tracing-10", "causal tracing, 10 noise rows, 12 x 16, window 10",
+            Sizes(16, noise=10, subject=(3, 6), window=10), {"noise": 3, "tokens": 8}, ("published",), {"any": 5.0},
+            causal_tracing,
+            lambda shape, size: fewest.causal_tracing(shape.layers, size.tokens, size.noise, size.subject[0], 10),
+        ),
+        Job(
+            "capture", "all sites but scores and patterns captured, 8 x 128 tokens, vs our own plain forward",
+            Sizes(128, batch=8), {"tokens": 16, "batch": 3}, ("own",), {"any": 1.25}, capture_sites,
+            lambda shape, size: fewest.plain_forward(shape.layers, size.batch, size.tokens), at_most=True,
+        ),
+    )
+}  # fmt: skip
+
+
+def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the largest difference over the largest value."""
+    return float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-30))
+
+
+def no_gradients(model: Any) -> Any:
+    """Return the model with gradients of its weights switched off, as a careful user does."""
+    return model.requires_grad_(False)
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor as float64 on the host."""
+    return tensor.detach().double().cpu().numpy()

@@ -1,0 +1,85 @@
+"""Inseq 0.7.1: gradients of weights off, one target token of the model's own distribution after the other.
+
+It explains probabilities, moves the generated tokens too, takes the unknown token as baseline, reduces by the L2 norm
+and normalises to a sum of one; its first step is compared in just these conventions.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import inseq
+import numpy as np
+
+import pellucid
+from bench.jobs import as_array, no_gradients
+from bench.models import Case, text
+from bench.ways import Pair, Setting, Way
+
+logging.disable(logging.WARNING)
+
+
+def _attribute(setting: Setting, method: str, case: Case, targets: slice, **options: Any) -> Any:
+    """Return Inseq's answer for some of the target tokens."""
+    model = inseq.load_model(no_gradients(setting.model), method, tokenizer=setting.tokenizer, device=setting.device)
+    first, last, _ = targets.indices(len(case.continuation))
+    start = len(case.ids)
+    answer = model.attribute(
+        input_texts=text(case.ids), generated_texts=text(case.ids + case.continuation[:last]), show_progress=False,
+        pretty_progress=False, attr_pos_start=start + first, attr_pos_end=start + last, **options,
+    )  # fmt: skip
+    return answer.sequence_attributions[0]
+
+
+def _first_step(setting: Setting, subject: Any, method: str, case: Case, ours: str, **options: Any) -> Pair:
+    """Return both answers for the first target token in Inseq's conventions."""
+    theirs = _attribute(setting, method, case, slice(0, 1), **options).aggregate().target_attributions
+    target = pellucid.Target(case.continuation[0], measure="prob")
+    same: dict[str, Any] = {"reduce": "l2", "normalise": "sum"}
+    if options:
+        same |= {"steps": case.sizes.steps, "baseline": setting.tokenizer.unk_token_id}
+    found = pellucid.run(ours, subject, list(case.ids), target=target, **same)
+    return np.asarray(found.scores), as_array(theirs)[: len(case.ids), 0]
+
+
+def ig_span(setting: Setting) -> list[Way]:
+    """Integrated gradients for each target token on its own prefix."""
+
+    def run(case: Case, batch: int, targets: slice | None = None) -> np.ndarray:
+        options = {"n_steps": case.sizes.steps, "internal_batch_size": batch}
+        found = _attribute(setting, "integrated_gradients", case, targets or slice(None), **options)
+        return as_array(found.target_attributions.sum(-1))[: len(case.ids)]
+
+    count, tokens = setting.sizes.continuation, setting.sizes.tokens
+    some = slice(count // 2, count // 2 + max(1, count // 16))
+    done = sum(tokens + target for target in range(count)[some])
+    return [
+        Way(
+            "integrated_gradients", run, lambda case, batch: run(case, batch, some),
+            sum(tokens + target for target in range(count)) / done, f"{len(range(count)[some])} of {count} targets",
+            batches=(5, 10, 20),
+            both=lambda subject, case: _first_step(
+                setting, subject, "integrated_gradients", case, "integrated_gradients", n_steps=case.sizes.steps
+            ),
+        )
+    ]  # fmt: skip
+
+
+def gradient_matrix(setting: Setting) -> list[Way]:
+    """Input x gradient for each target token on its own prefix."""
+
+    def run(case: Case, batch: int) -> np.ndarray:
+        found = _attribute(setting, "input_x_gradient", case, slice(None))
+        return as_array(found.target_attributions.sum(-1))[: len(case.ids)]
+
+    def columns(ours: np.ndarray, theirs: np.ndarray) -> Pair:
+        # Theirs explain the probability p, ours log p: each column of theirs is p times ours.
+        return tuple(each / np.abs(each).max(0) for each in (ours, theirs))  # type: ignore[return-value]
+
+    return [
+        Way(
+            "input_x_gradient", run, timed_agree=columns,
+            both=lambda subject, case: _first_step(setting, subject, "input_x_gradient", case, "gradient_x_input"),
+        )
+    ]  # fmt: skip
