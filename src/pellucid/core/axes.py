@@ -14,6 +14,7 @@ from pellucid.core.errors import SiteError, did_you_mean
 AXES: dict[str, str] = {
     "unit": "a part of the input: token, word, sentence, line, message or span",
     "other_unit": "a second input part, for interactions",
+    "group": "a group of input parts: a node of a tree over them",
     "target": "a predicted token or class",
     "layer": "a block of the model, from 0",
     "head": "an attention head",
@@ -27,6 +28,7 @@ AXES: dict[str, str] = {
     "fraction": "a share of units removed or kept",
     "example": "an item of a data set",
     "method": "an explanation method",
+    "part": "a named part of what is shared out, such as source and prefix",
 }
 
 BLOCK_SITES: dict[str, tuple[str, ...]] = {

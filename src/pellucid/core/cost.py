@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ COUNTS: dict[str, str] = {
     "features": "directions of a dictionary",
     "models": "models that are compared",
 }
+# Counts that a shorter time may lower: they trade precision for time and leave what is measured as it is.
+SAMPLED = ("permutations", "rounds", "samples", "steps")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,12 @@ class _Passes:
         return self.forwards == 0 and self.backwards == 0
 
     def scaled(self, by: float) -> _Passes:
-        return _Passes(self.plain * by, self.forwards * by, self.backwards * by)
+        return _Passes(_times(self.plain, by), _times(self.forwards, by), _times(self.backwards, by))
+
+
+def _times(left: float, right: float) -> float:
+    """Multiply; nothing of something endless is nothing, as in `exact*2**units` where exact is 0."""
+    return 0.0 if left == 0 or right == 0 else left * right
 
 
 def evaluate_cost(expression: str, counts: Mapping[str, Any]) -> tuple[float, float]:
@@ -68,8 +76,8 @@ def evaluate_cost(expression: str, counts: Mapping[str, Any]) -> tuple[float, fl
         value = _evaluate(_parse(expression).body, expression, counts)
     except ZeroDivisionError:
         raise InputError(f"The cost {expression!r} divides by zero with the counts {dict(counts)}.") from None
-    except OverflowError:
-        raise InputError(f"The cost {expression!r} is too large to count with {dict(counts)}.") from None
+    if not all(math.isfinite(part) for part in (value.plain, value.forwards, value.backwards)):
+        raise InputError(f"The cost {expression!r} is too large to count with {dict(counts)}.")
     if value.plain:
         raise InputError(
             f"The cost {expression!r} holds {value.plain:g} that is neither F nor B; multiply it by one of them."
@@ -169,5 +177,8 @@ def _combine(node: ast.BinOp, left: _Passes, right: _Passes, expression: str) ->
         and isinstance(node.op, ast.Pow)
         and (left.plain >= 0 or right.plain == int(right.plain))
     ):
-        return _Passes(left.plain**right.plain)
+        try:
+            return _Passes(left.plain**right.plain)
+        except OverflowError:  # `min(samples, 2**units)` is a price also where the prompt is long
+            return _Passes(math.inf)
     raise _strange(expression, node)

@@ -78,9 +78,10 @@ def between(low: float | int, high: float | int) -> Bounds:
 
 @dataclass(frozen=True)
 class Named:
-    """A class known by its name alone, so that checking for it does not import it."""
+    """A class known by its name alone, so that checking does not import it; a protocol also by its `members`."""
 
     name: str
+    members: tuple[str, ...] = ()
 
 
 Unit = Literal["token", "word", "sentence", "line", "message", "token+special"] | Sequence[tuple[int, int]]
@@ -107,7 +108,7 @@ NAMES: dict[str, Any] = {
     "np.ndarray": Array, "int": int, "float": float, "bool": bool, "str": str, "None": None, "Any": Any, "object": Any,
     "list": list, "tuple": tuple, "dict": dict, "set": set, "Sequence": Sequence, "Mapping": Mapping,
     "Callable": Callable, "Literal": Literal, "Annotated": Annotated, "TargetKind": Kind,
-    **{name: Named(name) for name in OBJECTS},
+    **{name: Named(name) for name in OBJECTS}, "Generator": Named("Generator", ("name", "generate")),
 }  # fmt: skip
 _IDS = re.compile(r"id:(\d+(?:,\d+)*)")
 LIMITS: dict[str, Callable[..., Bounds]] = {"at_least": at_least, "above": above, "between": between, "Bounds": Bounds}
@@ -196,7 +197,8 @@ def fits(value: Any, annotation: Any) -> bool:
     if base is None or base is type(None):
         return value is None
     if isinstance(base, Named):
-        return any(kind.__name__ == base.name for kind in type(value).__mro__)
+        by_members = bool(base.members) and all(hasattr(value, member) for member in base.members)
+        return by_members or any(kind.__name__ == base.name for kind in type(value).__mro__)
     if base in (int, float):
         kind = numbers.Integral if base is int else numbers.Real
         return _is_number(value, kind) and not math.isnan(value) and bounds.hold(value)

@@ -6,16 +6,22 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from pellucid.core.results import Table
 from pellucid.core.tokens import Tokens
+from pellucid.engine.cone import score_edits, score_edits_plain
+from pellucid.engine.forward_mode import along, can_go_forward
 from pellucid.engine.gradients import site_values, value_and_gradient
+from pellucid.engine.probing import small_question
 from pellucid.engine.reading import read
-from pellucid.engine.readout import Part, Readout
+from pellucid.engine.readout import Readout
+from pellucid.engine.scoring import score_shared, trusted
 from pellucid.engine.variants import Variant, whole
+from pellucid.models.edits import Edit
 from pellucid.models.load import subject_of
-from pellucid.models.proofs import Proof, probe, proofs
+from pellucid.models.proofs import Proof, proofs
 from pellucid.models.subject import Record
 
 if TYPE_CHECKING:
@@ -63,26 +69,30 @@ def _copies(subject: Subject, both: bool) -> Iterator[tuple[str, Subject]]:
 
 def exactness(subject: Subject) -> Iterator[Proof]:
     """Yield what the engine promises of itself: batched = single, gradient = finite difference, fast = plain."""
-    row = probe(subject, 5)
-    tokens = Tokens(row.ids, tuple("" for _ in row.ids), (False,) * len(row.ids))
-    kind = {"classification": "pooled", "none": "vector"}.get(subject.head, "next")
-    function = None if subject.head != "none" else lambda mean: mean[:, 0]
-    if subject.head == "masked-lm":
+    question = small_question(subject)
+    if question is None:
         return
-    ids = (1,) if kind != "next" else row.ids[:2]
-    readout = Readout(kind, (Part(ids),), "logit", False, ("",), "probe", function=function)  # type: ignore[arg-type]
+    tokens, readout = question
     # Llama and its kin normalise in float32 whatever their dtype, so float64 does not buy float64's digits.
     eps = max(
         torch.finfo(getattr(torch, subject.dtype)).eps,
         torch.finfo(torch.float32).eps if subject.dtype == "float64" else 0,
     )
-    variants = [whole(tokens), Variant(row.ids[:3], (0, 1, 2)), Variant(row.ids[1:], (1, 2, 3, 4))]
+    ids = tokens.ids
+    variants = [whole(tokens), Variant(ids[:3], (0, 1, 2)), Variant(ids[1:], (1, 2, 3, 4))]
     with torch.no_grad():
         together = read(subject, tokens, readout, variants)[0].double()
         alone = torch.cat([read(subject, tokens, readout, [v])[0] for v in variants]).double()
     scale = max(1.0, float(alone.abs().max()))
     yield _proof("scores in a batch = one by one", float((together - alone).abs().max()), 2000 * eps * scale)
     yield _gradient(subject, tokens, readout, eps)
+    if can_go_forward(subject):
+        yield _forward_mode(subject, tokens, readout, eps)
+    if readout.kind == "next" and trusted(subject):
+        shared = torch.from_numpy(score_shared(subject, tokens, readout, variants))
+        yield _proof("shared prefixes = plain", float((shared - alone).abs().max()), 2000 * eps * scale)
+    if subject.kind in ("decoder", "encoder"):
+        yield _cone(subject, tokens, readout, eps * scale)
 
 
 def _gradient(subject: Subject, tokens: Tokens, readout: Readout, eps: float) -> Proof:
@@ -101,6 +111,27 @@ def _gradient(subject: Subject, tokens: Tokens, readout: Readout, eps: float) ->
         measured = float((ends[0] - ends[1]).double().sum()) / (2 * step)
         errors.append(abs(slope - measured) / max(abs(slope), abs(measured), 1e-30))
     return _proof("gradient = finite difference (relative)", min(errors), 0.02)
+
+
+def _forward_mode(subject: Subject, tokens: Tokens, readout: Readout, eps: float) -> Proof:
+    point = site_values(subject, tokens, readout)
+    direction = torch.randn(point.shape, generator=torch.Generator().manual_seed(1)).to(point)
+    slope = float(along(subject, tokens, readout, point[None], direction[None])[1].sum())
+    _, gradient = value_and_gradient(subject, tokens, readout, point[None])
+    expected = float((gradient[0].sum(0) * direction).sum())
+    return _proof("forward mode = gradient (relative)", abs(slope - expected) / max(abs(expected), 1e-6), 1e5 * eps)
+
+
+def _cone(subject: Subject, tokens: Tokens, readout: Readout, unit: float) -> Proof:
+    edits = [
+        (Edit(f"blocks.{layer}.{part}", "scale", 0.5, {"position": position}),)
+        for layer in range(subject.layers)
+        for part in ("resid_pre", "mlp.out", "attn.z")
+        for position in (0, len(tokens) - 1)
+    ]
+    plain = score_edits_plain(subject, tokens, readout, edits)
+    fast = score_edits(subject, tokens, readout, edits)
+    return _proof("edits in the causal cone = full runs", float(np.abs(plain - fast).max()), 2000 * unit)
 
 
 def _proof(name: str, figure: float, bar: float) -> Proof:

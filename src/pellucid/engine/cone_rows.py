@@ -4,117 +4,107 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pellucid.core.axes import parse_site
+from pellucid.core.axes import Site, parse_site
 from pellucid.engine.planning import TOKENS_PER_BATCH
 from pellucid.models.batch import Row
-from pellucid.models.edits import Edit
+from pellucid.models.edits import Context, Edit
 from pellucid.models.forward import tail_hooks
 from pellucid.models.hooks import Hook, bypassed, hooked
-from pellucid.models.layout import block_of, depth
-from pellucid.models.tails import Past, Tail, continue_rows
+from pellucid.models.layout import block_of, depth, place, submodule
+from pellucid.models.shared_past import Past
+from pellucid.models.tails import Tail, continue_rows
 from pellucid.models.taps import first_input, rewrap, unwrap
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
-MOST_BYTES = 1 << 29
-Start = tuple[int, torch.Tensor | None, Edit | None]
+PADDING = 1.15  # rows of one batch may be padded by this factor
+FREE_TOKENS = 512  # below this many tokens padding costs less than another batch
 
 
 @dataclass(frozen=True)
 class Base:
-    """The run that edits depart from: its ids, keys and values, and the stream before every block and at the end."""
+    """The run that edits depart from.
+
+    `streams` are the residual stream [positions, dimension] before every block and at the end, `mixed` what each output
+    projection of attention was given, `attention` what an attention module returned, `prompt` the length of the prompt
+    without the continuation.
+    """
 
     ids: tuple[int, ...]
+    prompt: int
     past: Past
     streams: tuple[torch.Tensor, ...]
+    mixed: tuple[torch.Tensor, ...]
+    attention: Any
     tuples: bool
 
 
-def base_run(subject: Subject, ids: tuple[int, ...]) -> Base:
-    """Run the whole sequence once and keep what its edits will need."""
-    blocks = _blocks(subject)
-    streams: dict[int, torch.Tensor] = {}
-    kinds: list[bool] = []
+@dataclass(frozen=True)
+class Start:
+    """A row: where it begins, and either new values of the stream at some positions, or edits made on the way."""
 
-    def before(layer: int) -> Any:
+    position: int
+    places: tuple[int, ...] = ()
+    values: torch.Tensor | None = None
+    edits: tuple[Edit, ...] = ()
+
+
+def base_run(subject: Subject, ids: tuple[int, ...], prompt: int) -> Base:
+    """Run the whole sequence once, the subject's edits included, and keep what its edits will need."""
+    stack, blocks = subject.need_layout().stacks[""], blocks_of(subject)
+    streams: dict[int, torch.Tensor] = {}
+    mixed: dict[int, torch.Tensor] = {}
+    kinds: list[Any] = []
+
+    def before(kept: dict[int, torch.Tensor], layer: int) -> Any:
         def keep(args: Any, kwargs: Any) -> Any:
-            streams[layer] = first_input(args, kwargs)[0][0]
+            kept[layer] = first_input(args, kwargs)[0].reshape(len(ids), -1)
             return args, kwargs
 
         return keep
+
+    def attended(output: Any) -> Any:
+        kinds.append(output)
+        return output
 
     def after(output: Any) -> Any:
         kinds.append(isinstance(output, tuple))
         streams[len(blocks)] = unwrap(output, 0)[0]
         return output
 
-    hooks = [Hook(block, "input", before(layer)) for layer, block in enumerate(blocks)]
+    outs = [place(subject.model, subject.need_layout(), Site("", i, "attn.z")).module for i in range(len(blocks))]
+    hooks = [
+        *tail_hooks(subject, [Row(ids, prompt_length=prompt)]),
+        *(Hook(block, "input", before(streams, layer)) for layer, block in enumerate(blocks)),
+        *(Hook(module, "input", before(mixed, layer)) for layer, module in enumerate(outs)),
+        Hook(submodule(blocks[-1], stack.attention), "output", attended),
+        Hook(blocks[-1], "output", after),
+    ]
     none = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
-    past = continue_rows(
-        subject,
-        None,
-        [Tail(0, 0, ids)],
-        none,
-        [0],
-        lambda logits: None,
-        [hooked([*hooks, Hook(blocks[-1], "output", after)])],
-    )
+    past = continue_rows(subject, None, [Tail(0, 0, ids)], none, [0], lambda logits: None, [hooked(hooks)])
     assert past is not None
-    return Base(ids, past, tuple(streams[layer] for layer in range(len(blocks) + 1)), kinds[0])
-
-
-def at_one_place(subject: Subject, base: Base, layer: int, edits: Sequence[tuple[Edit, int]]) -> list[torch.Tensor]:
-    """Return the block's output [dimension] at each edit's position, with the edit made.
-
-    Each row is one token; all other blocks are bypassed.
-    """
-    blocks = _blocks(subject)
-    found: list[torch.Tensor] = []
-    per_row = sum(k.numel() + v.numel() for k, v in base.past.layers[layer : layer + 1]) * 4
-    size = max(1, min(TOKENS_PER_BATCH, MOST_BYTES // max(per_row, 1)))
-    for first in range(0, len(edits), size):
-        chunk = edits[first : first + size]
-        got: list[torch.Tensor] = []
-
-        def keep(output: Any, got: list[torch.Tensor] = got) -> Any:
-            got.extend(unwrap(output, 0)[:, 0])
-            return output
-
-        hidden = torch.stack([base.streams[layer][position] for _, position in chunk])[:, None]
-        rows = [Row((base.ids[position],), edits=(shifted(edit, position, 1),)) for edit, position in chunk]
-        hooks = [
-            Hook(blocks[layer], "input", _put(hidden)),
-            *tail_hooks(subject, rows),
-            Hook(blocks[layer], "output", keep),
-        ]
-        others = [block for i, block in enumerate(blocks) if i != layer]
-        tails = [Tail(0, position, (base.ids[position],)) for _, position in chunk]
-        _run(subject, base, tails, [], [hooked(hooks), bypassed(others, base.tuples)])
-        found += got
-    return found
+    layers = range(len(blocks))
+    kept = tuple(streams[layer] for layer in (*layers, len(blocks)))
+    return Base(ids, prompt, past, kept, tuple(mixed[layer] for layer in layers), kinds[0], kinds[1])
 
 
 def onward(subject: Subject, base: Base, layer: int, rows: Sequence[Start], wanted: list[int]) -> list[torch.Tensor]:
-    """Continue rows from the input of a block on and return their logits [wanted, vocabulary], in order.
-
-    A row is (position, value put into the stream there or None, edit made on the way or None).
-    """
+    """Continue rows from the input of a block on and return their logits [wanted, vocabulary], in order."""
     found: dict[int, torch.Tensor] = {}
-    for chunk in _chunks(base, layer, rows):
-        starts = [rows[i][0] for i in chunk]
-        width = len(base.ids) - min(starts)
+    for chunk in _chunks(base, rows):
+        width = len(base.ids) - min(rows[i].position for i in chunk)
         hidden = torch.zeros(len(chunk), width, base.streams[layer].shape[-1]).to(base.streams[layer])
-        for row, i in enumerate(chunk):
-            position, value, _ = rows[i]
-            hidden[row, : len(base.ids) - position] = base.streams[layer][position:]
-            if value is not None:
-                hidden[row, 0] = value
+        for number, i in enumerate(chunk):
+            row = rows[i]
+            hidden[number, : len(base.ids) - row.position] = base.streams[layer][row.position :]
+            if row.values is not None:
+                hidden[number, [p - row.position for p in row.places]] = row.values
         found.update(zip(chunk, _finish(subject, base, layer, [rows[i] for i in chunk], hidden, wanted), strict=True))
     return [found[i] for i in range(len(rows))]
 
@@ -122,81 +112,93 @@ def onward(subject: Subject, base: Base, layer: int, rows: Sequence[Start], want
 def _finish(
     subject: Subject, base: Base, layer: int, rows: Sequence[Start], hidden: torch.Tensor, wanted: list[int]
 ) -> Iterator[torch.Tensor]:
-    blocks = _blocks(subject)
-    count = len(base.ids)
-    edited = [
-        Row(base.ids[position:], edits=() if edit is None else (shifted(edit, position, count - position),))
-        for position, _, edit in rows
-    ]
+    blocks = blocks_of(subject)
+    edited = []
+    for row in rows:
+        places = tuple(range(row.position, len(base.ids)))
+        edited.append(
+            Row(base.ids[row.position :], edits=tuple(moved(edit, places, base.prompt) for edit in row.edits))
+        )
     # Past the last block, the value goes in where the last block hands it on.
     entry = (
-        Hook(blocks[layer], "input", _put(hidden))
+        Hook(blocks[layer], "input", put_in(hidden))
         if layer < len(blocks)
-        else Hook(blocks[-1], "output", _hand_on(hidden))
+        else Hook(blocks[-1], "output", lambda output: rewrap(output, 0, hidden))
     )
     hooks = [entry, *tail_hooks(subject, edited)]
-    places = [(row, place - rows[row][0]) for row in range(len(rows)) for place in wanted if place >= rows[row][0]]
-    tails = [Tail(0, position, base.ids[position:]) for position, _, _ in rows]
-    logits = _run(subject, base, tails, places, [bypassed(blocks[:layer], base.tuples), hooked(hooks)])
+    ends = [(number, at - row.position) for number, row in enumerate(rows) for at in wanted]
+    tails = [Tail(0, row.position, base.ids[row.position :]) for row in rows]
+    logits = run(subject, base.past, tails, ends, [bypassed(blocks[:layer], base.tuples), hooked(hooks)])
     return iter(logits.reshape(len(rows), len(wanted), -1))
 
 
-def _run(
+def run(
     subject: Subject,
-    base: Base,
+    past: Past | None,
     tails: list[Tail],
     places: list[tuple[int, int]],
     inside: list[AbstractContextManager[None]],
 ) -> torch.Tensor:
+    """Run tails behind the base and return the logits of the places (row, position in the row)."""
     out: list[torch.Tensor] = []
     wanted = (
         torch.tensor([row for row, _ in places], dtype=torch.long),
-        torch.tensor([place for _, place in places], dtype=torch.long),
+        torch.tensor([at for _, at in places], dtype=torch.long),
     )
-    continue_rows(subject, base.past, tails, wanted, [], out.append, inside)
+    continue_rows(subject, past, tails, wanted, [], out.append, inside)
     return out[0] if out else torch.zeros(0)
 
 
-def shifted(edit: Edit, start: int, width: int) -> Edit:
-    """Return the edit with positions counted from `start`, as a row that begins there needs it."""
-    axes = parse_site(edit.site).axes
-    position = edit.where["position"]
-    where = dict(edit.where) | {"position": 0 if isinstance(position, int) else position}
-    value = edit.value
-    if edit.how == "patch_from" and isinstance(value, torch.Tensor):
-        value = value.narrow(axes.index("position"), start, min(width, value.shape[axes.index("position")] - start))
-    return Edit(edit.site, edit.how, value, where, seed=edit.seed)
+def moved(edit: Edit, places: tuple[int, ...], prompt: int) -> Edit:
+    """Return the edit for a row that holds only the positions `places` of the whole (all, for a slice)."""
+    axis = parse_site(edit.site).axes.index("position")
+    index = {p: i for i, p in enumerate(places)}
+    given: Any = edit.where.get("position")
+    where = dict(edit.where)
+    if given is not None and not isinstance(given, slice):
+        given = (given,) if isinstance(given, int) else given
+        where["position"] = tuple(index[p if p >= 0 else prompt + p] for p in given)
+    value, how = edit.value, edit.how
+    if how == "patch_from" and isinstance(value, torch.Tensor):
+        there = [p for p in places if p < value.shape[axis]]
+        value = value.index_select(axis, torch.tensor(there, device=value.device))
+    if callable(how):
+        own = how
+
+        def how(chosen: torch.Tensor, context: Context) -> torch.Tensor:
+            back = tuple(places[p] for p in context.positions)
+            return own(chosen, replace(context, positions=back, length=prompt))
+
+    return Edit(edit.site, how, value, where, seed=edit.seed)
 
 
-def _chunks(base: Base, layer: int, rows: Sequence[Start]) -> Iterator[list[int]]:
+def _chunks(base: Base, rows: Sequence[Start]) -> Iterator[list[int]]:
     """Cut rows into batches of similar start, so that little padding is computed."""
-    order = sorted(range(len(rows)), key=lambda i: rows[i][0])
+    order = sorted(range(len(rows)), key=lambda i: rows[i].position)
     chunk: list[int] = []
+    real = 0
     for i in order:
-        width = len(base.ids) - (rows[chunk[0]][0] if chunk else rows[i][0])
-        padded, real = (len(chunk) + 1) * width, sum(len(base.ids) - rows[j][0] for j in (*chunk, i))
-        if chunk and (padded > TOKENS_PER_BATCH or (padded > 1.15 * real and real > 512)):
+        width = len(base.ids) - rows[chunk[0] if chunk else i].position
+        padded, own = (len(chunk) + 1) * width, len(base.ids) - rows[i].position
+        if chunk and (padded > TOKENS_PER_BATCH or padded > max(FREE_TOKENS, PADDING * (real + own))):
             yield chunk
-            chunk = []
+            chunk, real = [], 0
         chunk.append(i)
+        real += own
     if chunk:
         yield chunk
 
 
-def _blocks(subject: Subject) -> list[torch.nn.Module]:
+def blocks_of(subject: Subject) -> list[torch.nn.Module]:
+    """Return the blocks of a one-stack model in order."""
     layout = subject.need_layout()
     return [block_of(subject.model, layout.stacks[""], layer)[0] for layer in range(depth(subject.model, layout))]
 
 
-def _put(hidden: torch.Tensor) -> Any:
+def put_in(hidden: torch.Tensor) -> Any:
+    """Return a hook function that puts other hidden states among a module's inputs."""
+
     def put(args: Any, kwargs: Any) -> Any:
         return first_input(args, kwargs)[1](hidden)
-
-    return put
-
-
-def _hand_on(hidden: torch.Tensor) -> Any:
-    def put(output: Any) -> Any:
-        return rewrap(output, 0, hidden)
 
     return put

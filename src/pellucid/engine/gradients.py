@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from pellucid.core.axes import parse_site
-from pellucid.core.errors import ModelError
+from pellucid.core.errors import ModelError, ResourceError
 from pellucid.core.tokens import Tokens
 from pellucid.engine.planning import in_batches
 from pellucid.engine.reading import read
 from pellucid.engine.readout import Readout
-from pellucid.engine.variants import token_site, whole
+from pellucid.engine.variants import row, token_site, whole
 from pellucid.models.edits import Edit
+from pellucid.models.forward import forward
+from pellucid.models.hooks import acting
+from pellucid.models.kernels import first_order, session
+from pellucid.models.layout import block_of, depth
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
+
+TARGETS_AT_ONCE = 8  # gradients of so many targets travel backward together
 
 
 def site_values(subject: Subject, tokens: Tokens, readout: Readout, site: str | None = None) -> torch.Tensor:
     """Return the values at a site for the prompt alone: [positions, ...] (default: token embeddings)."""
     name = site or token_site(subject)
+    forced = readout.forced[0]
     with torch.no_grad():
-        _, output = read(subject, tokens, readout, [whole(tokens)], capture=[name])
-    assert output is not None
+        output = forward(subject, [row(subject, tokens, whole(tokens), forced)], capture=[name], stop=True)
     return _of_prompt(output.row(name, 0), name, len(tokens)).detach()
+
+
+def values_at(
+    subject: Subject, tokens: Tokens, readout: Readout, points: torch.Tensor, site: str | None = None
+) -> torch.Tensor:
+    """Return the scores [points, targets] at given values [points, positions, ...] of a site (default: embeddings)."""
+    name = site or token_site(subject)
+
+    def run(batch: list[torch.Tensor]) -> list[torch.Tensor]:
+        edits = [(put(name, point, len(tokens)),) for point in batch]
+        values, _ = read(subject, tokens, readout, [whole(tokens)] * len(batch), edits=edits)
+        return list(values)
+
+    with torch.no_grad():
+        lengths = [len(tokens) + max(len(f) for f in readout.forced)] * len(points)
+        return torch.stack(in_batches(list(points), lengths, run))
 
 
 def value_and_gradient(
@@ -42,35 +66,108 @@ def value_and_gradient(
         site: a site name; default the token embeddings.
 
     Returns:
-        values [points, targets] and gradients [points, targets, positions, ...]. Exact (automatic differentiation).
+        values [points, targets] and gradients [points, targets, positions, ...]. Exact (automatic differentiation);
+        where memory runs out for a single point, blocks are computed again on the way back.
     """
     name = site or token_site(subject)
 
     def run(batch: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        leaves = [point.detach().clone().requires_grad_() for point in batch]
-        where = {parse_site(name).axes[0]: tuple(range(len(tokens)))}
-        edits = [(Edit(name, "set", leaf, where),) for leaf in leaves]
-        with torch.enable_grad():
-            values, _ = read(subject, tokens, readout, [whole(tokens)] * len(leaves), edits=edits, grad=True)
-            grads = list(_each(values, leaves))
-        subject.count(backwards=len(leaves) * values.shape[1])
-        return [(values[i].detach(), torch.stack([g[i] for g in grads])) for i in range(len(leaves))]
+        try:
+            return _differentiated(subject, tokens, readout, batch, name)
+        except ResourceError:
+            if len(batch) > 1 or "" not in subject.need_layout().stacks:
+                raise
+            with subject.lock, recomputed(subject):
+                return _differentiated(subject, tokens, readout, batch, name)
 
-    answers = in_batches(list(points), [len(tokens) + max(len(f) for f in readout.forced)] * len(points), run)
-    gradients = torch.stack([gradient for _, gradient in answers])
+    length = len(tokens) + max(len(f) for f in readout.forced)
+    with session(subject, (1 + readout.size) * length * len(points)):
+        answers = in_batches(list(points), [length] * len(points), run)
+    return torch.stack([values for values, _ in answers]), torch.stack([gradient for _, gradient in answers])
+
+
+def _differentiated(
+    subject: Subject, tokens: Tokens, readout: Readout, points: Sequence[torch.Tensor], site: str
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    leaves = [point.detach().clone().requires_grad_() for point in points]
+    edits = [(put(site, leaf, len(tokens)),) for leaf in leaves]
+    with subject.lock, frozen(subject.model), first_order(), torch.enable_grad():
+        values, _ = read(subject, tokens, readout, [whole(tokens)] * len(leaves), edits=edits, grad=True)
+        gradients = _backward(values, leaves)
+    subject.count(backwards=len(leaves) * values.shape[1])
     if not bool(torch.isfinite(gradients).all()):
         raise ModelError(
             f"The gradient of {readout.description} is not finite; load the model in float32 and check its weights."
         )
-    return torch.stack([values for values, _ in answers]), gradients
+    return list(zip(values.detach(), gradients.transpose(0, 1), strict=True))
 
 
-def _each(values: torch.Tensor, leaves: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, ...]]:
+def _backward(values: torch.Tensor, leaves: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the gradients [targets, points, positions, ...] of values [points, targets]."""
     # Rows do not influence each other, so the gradient of a column's sum holds every row's own gradient.
-    for column in range(values.shape[1]):
-        last = column == values.shape[1] - 1
-        found = torch.autograd.grad(values[:, column].sum(), leaves, retain_graph=not last, allow_unused=True)
-        yield tuple(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True))
+    columns = values.sum(0)
+    found = []
+    for first in range(0, len(columns), TARGETS_AT_ONCE):
+        last = first + TARGETS_AT_ONCE >= len(columns)
+        found.append(_several(columns, leaves, range(first, min(first + TARGETS_AT_ONCE, len(columns))), last))
+    return torch.cat(found)
+
+
+def _several(columns: torch.Tensor, leaves: Sequence[torch.Tensor], chosen: range, last: bool) -> torch.Tensor:
+    """Return the gradients [chosen, points, positions, ...] of some columns; the graph is freed after the last."""
+    directions = torch.eye(len(columns), dtype=columns.dtype, device=columns.device)[list(chosen)]
+    if len(chosen) > 1:
+        try:
+            return _stacked(torch.autograd.grad(columns, leaves, directions, retain_graph=True, allow_unused=True,
+                                                is_grads_batched=True), leaves, len(chosen))  # fmt: skip
+        except RuntimeError:  # an operation whose backward cannot be batched
+            pass
+    one_by_one = []
+    for number, direction in enumerate(directions):
+        keep = not last or number < len(chosen) - 1
+        grads = torch.autograd.grad(columns, leaves, direction, retain_graph=keep, allow_unused=True)
+        one_by_one.append(_stacked([None if g is None else g[None] for g in grads], leaves, 1))
+    return torch.cat(one_by_one)
+
+
+def _stacked(gradients: Sequence[torch.Tensor | None], leaves: Sequence[torch.Tensor], count: int) -> torch.Tensor:
+    pairs = zip(gradients, leaves, strict=True)
+    return torch.stack([leaf.new_zeros(count, *leaf.shape) if g is None else g for g, leaf in pairs], 1)
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """Treat weights as constants, so that a backward pass computes and keeps what activations need only."""
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        for weight in learning:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
+
+
+def recomputed(subject: Subject) -> AbstractContextManager[None]:
+    """Keep only the inputs of blocks for the backward pass; what is inside them is computed again."""
+    layout = subject.need_layout()
+    work = {}
+    for layer in range(depth(subject.model, layout)):
+        block, _ = block_of(subject.model, layout.stacks[""], layer)
+        work[block] = _checkpointed(block.forward)
+    return acting(work)
+
+
+def _checkpointed(own: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(own, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return run
+
+
+def put(site: str, value: torch.Tensor, length: int) -> Edit:
+    """Return the edit that puts values at the prompt's positions of a site."""
+    return Edit(site, "set", value, {parse_site(site).axes[0]: tuple(range(length))})
 
 
 def _of_prompt(value: torch.Tensor, site: str, length: int) -> torch.Tensor:

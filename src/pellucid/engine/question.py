@@ -16,7 +16,8 @@ import torch
 from pellucid.core.errors import InputError
 from pellucid.core.results import Evidence, Scores
 from pellucid.core.tokens import Tokens, Units
-from pellucid.engine.gradients import site_values, value_and_gradient
+from pellucid.engine.forward_mode import unit_slopes
+from pellucid.engine.gradients import site_values, value_and_gradient, values_at
 from pellucid.engine.readout import Readout
 from pellucid.engine.scoring import score
 from pellucid.engine.targets import resolve
@@ -48,6 +49,15 @@ class Question:
     def gradient(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return values [points, targets] and gradients [points, targets, positions, dimension] at given embeddings."""
         return value_and_gradient(self.subject, self.tokens, self.readout, points)
+
+    def slopes(self, points: torch.Tensor, direction: torch.Tensor) -> np.ndarray:
+        """Return the derivatives [points, units, targets] at given embeddings along a direction, unit by unit."""
+        found = unit_slopes(self.subject, self.tokens, self.readout, self.units, points, direction)
+        return found.double().cpu().numpy()
+
+    def values(self, points: torch.Tensor) -> np.ndarray:
+        """Return the scores [points, targets] at given embeddings [points, positions, dimension]."""
+        return values_at(self.subject, self.tokens, self.readout, points).double().cpu().numpy()
 
     def baseline(self, baseline: Baseline, embeddings: torch.Tensor) -> torch.Tensor:
         """Return the embeddings the path starts from: units at the baseline, every other token at its own embedding."""

@@ -14,13 +14,15 @@ import torch
 
 from pellucid.core.errors import PellucidError
 from pellucid.core.tokens import Tokens
-from pellucid.engine import trie
-from pellucid.engine.planning import in_batches
+from pellucid.engine import store, trie
+from pellucid.engine.memory import ran_out
+from pellucid.engine.planning import in_batches, room_for
 from pellucid.engine.reading import not_nan, read
 from pellucid.engine.readout import Part, Readout, combined, measured
 from pellucid.engine.variants import Variant
+from pellucid.models.kernels import session
 from pellucid.models.proofs import probe
-from pellucid.models.tails import can_continue
+from pellucid.models.tails import can_continue, within_window
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
@@ -29,20 +31,38 @@ if TYPE_CHECKING:
 def score(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant]) -> np.ndarray:
     """Return the score of every variant: [variants, readout.size], float64; equal variants are run once.
 
+    Variants whose scores are already known, from this call or an earlier one on the same model and prompt, are not run.
     Exact: equal to running each variant alone, up to rounding.
     """
     if not variants:
         return np.zeros((0, readout.size))
     different = list(dict.fromkeys(variants))
-    shared = len(different) > 1 and not any(v.hollow for v in different) and readout.kind == "next" and trusted(subject)
-    try:
-        answers = (score_shared if shared else score_plain)(subject, tokens, readout, different)
-    except (MemoryError, torch.OutOfMemoryError):
-        if not shared:
-            raise
-        answers = score_plain(subject, tokens, readout, different)  # keeps no keys and values, and halves its batches
+
+    def run(some: list[Variant]) -> np.ndarray:
+        with session(subject, len(some) * max(len(variant.ids) for variant in some)):
+            return _run(subject, tokens, readout, some)
+
+    answers = store.answered(subject, tokens, readout, different, run)
     place = {variant: i for i, variant in enumerate(different)}
     return answers[[place[v] for v in variants]]
+
+
+def _run(subject: Subject, tokens: Tokens, readout: Readout, different: list[Variant]) -> np.ndarray:
+    longest = max(len(v.ids) for v in different) + max(len(forced) for forced in readout.forced)
+    shared = (
+        len(different) > 1
+        and not any(v.hollow for v in different)
+        and readout.kind == "next"
+        and trusted(subject)
+        and within_window(subject, longest)
+    )
+    if shared:
+        try:
+            return score_shared(subject, tokens, readout, different)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+    return score_plain(subject, tokens, readout, different)  # keeps no keys and values, and halves its batches
 
 
 def score_plain(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant]) -> np.ndarray:
@@ -52,8 +72,10 @@ def score_plain(subject: Subject, tokens: Tokens, readout: Readout, variants: Se
         values, _ = read(subject, tokens, readout, batch)
         return list(values.detach().double().cpu().numpy())
 
+    forced = max(len(ids) for ids in readout.forced)
+    lengths = [len(v.ids) + (0 if subject.kind == "encoder-decoder" else forced) for v in variants]
     with torch.no_grad():
-        return np.stack(in_batches(variants, [len(v.ids) for v in variants], run))
+        return np.stack(in_batches(variants, lengths, run, fits=room_for(subject, lengths, forced + 1)))
 
 
 def score_shared(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant]) -> np.ndarray:
@@ -122,7 +144,7 @@ def trusted(subject: Subject) -> bool:
 
 def _agrees(subject: Subject) -> bool:
     ids = probe(subject, 40).ids
-    if len(ids) < 40:
+    if len(ids) < 40 or not within_window(subject, 41):
         return False
     tokens = Tokens(ids, ("",) * 40, (False,) * 40)
     readout = Readout("next", (Part(ids[:2]),), "logit", True, ("", ""), "probe")

@@ -1,4 +1,9 @@
-"""Token sequences as a trie: what they share is computed once, level by level, in batches."""
+"""Token sequences as a trie: what they share is computed once, in a few large batches.
+
+The trie is cut into paths: each goes on with the child that has most tokens below it, and the other children leave it
+where they branch off. A path is one row, so a thousand variants of one prompt take a handful of batches, not one for
+every depth at which they part.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,10 @@ from pellucid.models.tails import Past, Tail, continue_rows
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
-LEAST_SAVING = 24  # tokens; below this an extra level costs more than it saves
+LEAST_SAVING = 6  # tokens; below this an extra level costs more than it saves
 MOST_BYTES = 1 << 30
+PADDING = 1.15  # rows of one batch may be padded by this factor
+FREE_TOKENS = 256  # below this many tokens padding costs less than another batch
 
 
 @dataclass
@@ -90,23 +97,63 @@ def tokens_in(roots: Sequence[Node]) -> int:
     return sum(len(node.ids) + tokens_in(node.children) for node in roots)
 
 
+@dataclass
+class Path:
+    """A row: tokens from depth `start` down to a leaf, read at places in it; other paths branch off on the way."""
+
+    start: int
+    ids: tuple[int, ...]
+    reads: list[tuple[int, int, int]]
+    branches: list[Path]
+    parent: int = 0
+
+
+def paths(roots: Sequence[Node]) -> list[Path]:
+    """Cut a trie into paths, each along the child with most tokens below it."""
+    sizes: dict[int, int] = {}
+    for node in _children_first(roots):
+        sizes[id(node)] = len(node.ids) + sum(sizes[id(child)] for child in node.children)
+    return [_path(root, sizes) for root in roots]
+
+
+def _path(node: Node, sizes: dict[int, int]) -> Path:
+    path = Path(node.start, (), [], [])
+    while True:
+        offset = len(path.ids)
+        path.ids += node.ids
+        path.reads += [(i, place + offset, k) for i, place, k in node.reads]
+        if not node.children:
+            return path
+        heavy = max(node.children, key=lambda child: sizes[id(child)])
+        path.branches += [_path(child, sizes) for child in node.children if child is not heavy]
+        node = heavy
+
+
+def _children_first(roots: Sequence[Node]) -> Iterator[Node]:
+    stack, order = list(roots), []
+    while stack:
+        order.append(stack.pop())
+        stack += order[-1].children
+    return reversed(order)
+
+
 def run(
     subject: Subject, roots: Sequence[Node], read: Callable[[torch.Tensor, list[tuple[int, int]]], None], total: int
 ) -> None:
     """Walk the trie and give `read` the logits [n, vocabulary] with the (sequence, target index) of each."""
     done = 0
 
-    def level(nodes: Sequence[Node], past: Past | None) -> None:
+    def level(rows: Sequence[Path], past: Past | None) -> None:
         nonlocal done
-        for chunk in _chunks(nodes, past):
+        for chunk in _chunks(rows, past):
             check_cancelled()
-            tails = [Tail(node.parent, node.start, node.ids) for node in chunk]
-            places = [(row, place, i, k) for row, node in enumerate(chunk) for i, place, k in node.reads]
+            tails = [Tail(path.parent, path.start, path.ids) for path in chunk]
+            places = [(row, place, i, k) for row, path in enumerate(chunk) for i, place, k in path.reads]
             wanted = (
                 torch.tensor([p[0] for p in places], dtype=torch.long),
                 torch.tensor([p[1] for p in places], dtype=torch.long),
             )
-            parents = [row for row, node in enumerate(chunk) if node.children]
+            parents = [row for row, path in enumerate(chunk) if path.branches]
             kept = continue_rows(
                 subject,
                 past,
@@ -117,28 +164,31 @@ def run(
             )
             done += len({p[2] for p in places})
             report(min(done, total), total)
-            below = [child for number, row in enumerate(parents) for child in _under(chunk[row], number)]
+            below = [branch for number, row in enumerate(parents) for branch in _under(chunk[row], number)]
             if below:
                 level(below, kept)
 
-    level(roots, None)
+    level(paths(roots), None)
 
 
-def _under(node: Node, number: int) -> list[Node]:
-    for child in node.children:
-        child.parent = number
-    return node.children
+def _under(path: Path, number: int) -> list[Path]:
+    for branch in path.branches:
+        branch.parent = number
+    return path.branches
 
 
-def _chunks(nodes: Sequence[Node], past: Past | None) -> Iterator[list[Node]]:
-    """Cut one level into batches by tokens and by the memory of the parents' keys and values."""
+def _chunks(rows: Sequence[Path], past: Past | None) -> Iterator[list[Path]]:
+    """Cut paths into batches of similar length, by tokens and by the memory of the keys and values they keep or use."""
     per_row = 0 if past is None else past.bytes() // max(1, len(past.lengths))
-    chunk: list[Node] = []
-    for node in sorted(nodes, key=lambda n: len(n.ids)):
-        size = (len(chunk) + 1) * len(node.ids)
-        if chunk and (size > TOKENS_PER_BATCH or (len(chunk) + 1) * per_row > MOST_BYTES):
+    chunk: list[Path] = []
+    real = 0
+    for path in sorted(rows, key=lambda path: len(path.ids)):
+        size = (len(chunk) + 1) * len(path.ids)
+        padded = size > max(FREE_TOKENS, PADDING * (real + len(path.ids)))
+        if chunk and (padded or size > TOKENS_PER_BATCH or (len(chunk) + 1) * per_row > MOST_BYTES):
             yield chunk
-            chunk = []
-        chunk.append(node)
+            chunk, real = [], 0
+        chunk.append(path)
+        real += len(path.ids)
     if chunk:
         yield chunk

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,13 +23,15 @@ from pellucid.models.hooks import Hook, hooked
 
 Visit = Callable[[str, torch.Tensor], torch.Tensor]
 Change = Callable[[torch.Tensor], torch.Tensor]
+Whole = Callable[..., torch.Tensor]
 NAME = "pellucid"
 
 
 @dataclass
 class _Switch:
     original: str = "eager"
-    visits: dict[int, Visit] = field(default_factory=dict)
+    visit: Visit | None = None
+    whole: Whole | None = None
 
 
 _switches: dict[int, _Switch] = {}
@@ -52,7 +54,10 @@ def attend(
     heads, width].
     """
     switch = _switches.get(id(module))
-    if switch is None or id(module) not in switch.visits:
+    if switch is not None and switch.whole is not None:
+        sinks = kwargs.get("s_aux", getattr(module, "sinks", None))
+        return switch.whole(query, key, value, scaling, softcap, sinks), None
+    if switch is None or switch.visit is None:
         return _original(module, switch)(
             module,
             query,
@@ -63,7 +68,7 @@ def attend(
             **_given(softcap=softcap, position_bias=position_bias),
             **kwargs,
         )
-    visit = switch.visits[id(module)]
+    visit = switch.visit
     query = visit("q_rot", query.transpose(1, 2)).transpose(1, 2)
     key = visit("k_rot", key.transpose(1, 2)).transpose(1, 2)
     repeat = query.shape[1] // key.shape[1]
@@ -110,7 +115,7 @@ def opened(model: Any, modules: Mapping[torch.nn.Module, Visit], interface: bool
     if not modules:
         yield
     elif interface:
-        with _switched(model, modules):
+        with _switched(model, {id(module): _Switch(visit=visit) for module, visit in modules.items()}):
             yield
     else:
         with _watched(modules):
@@ -118,7 +123,17 @@ def opened(model: Any, modules: Mapping[torch.nn.Module, Visit], interface: bool
 
 
 @contextmanager
-def _switched(model: Any, modules: Mapping[torch.nn.Module, Visit]) -> Iterator[None]:
+def replaced(model: Any, modules: Mapping[torch.nn.Module, Whole]) -> Iterator[None]:
+    """Let functions of (query, key, value, scaling, softcap, sinks) do the work of the attention modules given.
+
+    Shapes as in `attend`; only for families that go through transformers' interface.
+    """
+    with _switched(model, {id(module): _Switch(whole=whole) for module, whole in modules.items()}):
+        yield
+
+
+@contextmanager
+def _switched(model: Any, switches: Mapping[int, _Switch]) -> Iterator[None]:
     configs = {
         id(m.config): m.config for m in model.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")
     }
@@ -128,8 +143,8 @@ def _switched(model: Any, modules: Mapping[torch.nn.Module, Visit]) -> Iterator[
         for module in model.modules():
             own = getattr(module, "config", None)
             if own is not None and id(own) in before:
-                visits = {id(module): modules[module]} if module in modules else {}
-                _switches[id(module)] = _Switch(before[id(own)] or "eager", visits)
+                asked = switches.get(id(module), _Switch())
+                _switches[id(module)] = replace(asked, original=before[id(own)] or "eager")
                 touched.append(id(module))
         for config in configs.values():
             config._attn_implementation_internal = NAME

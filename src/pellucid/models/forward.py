@@ -19,6 +19,7 @@ from pellucid.models.attention import Change, calls_changed, opened
 from pellucid.models.batch import Batch, Row, evaluating
 from pellucid.models.edits import Edit, apply_edit
 from pellucid.models.hooks import Hook, hooked
+from pellucid.models.kernels import fast
 from pellucid.models.layout import Place, Scope, block_of, place, submodule
 from pellucid.models.pooling import pooled
 from pellucid.models.taps import first_input, rewrap, unview, unwrap, view
@@ -59,6 +60,7 @@ def forward(
     grad: bool = False,
     padding: Literal["right", "left"] = "right",
     wanted: torch.Tensor | None = None,
+    stop: bool = False,
 ) -> Output:
     """Run one batch of rows, applying the subject's edits and each row's own, and capture the named sites.
 
@@ -70,35 +72,29 @@ def forward(
         padding: side of the padding; the result does not depend on it.
         wanted: positions [rows, n] whose logits are needed: only these rows go through the unembedding, and `logits`
             is [rows, n, vocabulary].
+        stop: end the run once everything in `capture` was seen; `logits` are then empty and no forward is counted.
 
     Raises:
         EditError: an edit never fired, raised, or gave a wrong shape.
         ResourceError: memory ran out.
     """
     batch = Batch(subject, rows, padding)
-    taps = _Taps(subject, batch, capture)
+    # Offloaded modules put their weights back after they ran, so such a model runs to its end.
+    taps = _Taps(subject, batch, capture, stop=stop and not hasattr(subject.model, "hf_device_map"))
     narrow = _narrowed(subject, batch, wanted, capture)
     with subject.lock, ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(evaluating(subject.model))
+        stack.enter_context(fast(subject.model))
         stack.enter_context(opened(subject.model, taps.visits, taps.interface))
         stack.enter_context(hooked([*taps.hooks, *narrow]))
         stack.enter_context(calls_changed(taps.calls))
         if subject.kind == "decoder" and subject.head == "classification":
             stack.enter_context(pooled(subject.model, [row.ids for row in rows], batch.offsets))
         try:
-            raw = subject.model(**batch.inputs)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise ResourceError(
-                f"The model ran out of memory on {len(rows)} rows of {max(batch.lengths)} tokens; use a smaller batch."
-            ) from error
-        except RuntimeError as error:
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                raise ResourceError(
-                    f"The model ran out of memory on {len(rows)} rows of {max(batch.lengths)} tokens; use a "
-                    "smaller batch."
-                ) from error
-            raise
+            raw = _called(subject, batch)
+        except _Seen:
+            return Output(torch.empty(0), taps.captured, batch.lengths, batch.decoder_lengths, batch.offsets)
     taps.check_fired()
     subject.count(forwards=len(rows))
     logits = raw.logits if hasattr(raw, "logits") else raw.last_hidden_state
@@ -108,6 +104,24 @@ def forward(
         lengths = batch.decoder_lengths if subject.kind == "encoder-decoder" else batch.lengths
         logits = _left_aligned(logits, batch.offsets, lengths)
     return Output(logits, taps.captured, batch.lengths, batch.decoder_lengths, batch.offsets)
+
+
+def _called(subject: Subject, batch: Batch) -> Any:
+    """Run the native forward; raise `ResourceError` where memory runs out."""
+    try:
+        return subject.model(**batch.inputs)
+    except (RuntimeError, MemoryError) as error:
+        words = ("not enough memory", "can't allocate memory", "CUDA out of memory")
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words):
+            raise ResourceError(
+                f"The model ran out of memory on {len(batch.rows)} rows of {max(batch.lengths)} tokens; use a smaller "
+                "batch."
+            ) from error
+        raise
+
+
+class _Seen(Exception):
+    """Everything that was asked for was captured."""
 
 
 def _narrowed(subject: Subject, batch: Batch, wanted: torch.Tensor | None, capture: Sequence[str]) -> list[Hook]:
@@ -156,6 +170,7 @@ class _Taps:
     subject: Subject
     batch: Batch
     capture: Sequence[str]
+    stop: bool = False
     captured: dict[str, torch.Tensor] = field(default_factory=dict)
     hooks: list[Hook] = field(default_factory=list)
     calls: list[tuple[torch.nn.Module, str, Change]] = field(default_factory=list)
@@ -243,6 +258,8 @@ class _Taps:
     def _capture(self, name: str, value: torch.Tensor) -> None:
         if name in self.capture:
             self.captured[name] = value
+            if self.stop and len(self.captured) == len(set(self.capture)):
+                raise _Seen
 
     def _visit(
         self, steps: Mapping[str, list[tuple[str, list[tuple[int, Edit]]]]]
@@ -253,8 +270,7 @@ class _Taps:
                     continue
                 shaped = value if value.ndim == 4 else value.reshape(len(self.batch.rows), -1, *value.shape[1:])
                 new = self._edited(shaped, parse_site(name), edits)
-                if name in self.capture:
-                    self.captured[name] = new
+                self._capture(name, new)
                 value = value if new is shaped else new.reshape(value.shape)
             return value
 

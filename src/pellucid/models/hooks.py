@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,20 +53,25 @@ def _after(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def bypassed(modules: Sequence[torch.nn.Module], tuples: bool) -> Iterator[None]:
-    """Let modules hand their input on unchanged (as a 1-tuple where `tuples`) and give them their work back after."""
-
-    def skip(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (hidden_states,) if tuples else hidden_states
-
-    before = {module: vars(module).get("forward") for module in modules}
+def acting(work: Mapping[torch.nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Let functions do the work of modules (their hooks still run) and give the modules their work back after."""
+    before = {module: vars(module).get("forward") for module in work}
     try:
-        for module in modules:
-            module.forward = skip  # type: ignore[method-assign]
+        for module, function in work.items():
+            module.forward = function  # type: ignore[method-assign]
         yield
     finally:
         for module, own in before.items():
             if own is None:
-                del module.forward
+                vars(module).pop("forward", None)
             else:
                 module.forward = own
+
+
+def bypassed(modules: Sequence[torch.nn.Module], tuples: bool) -> AbstractContextManager[None]:
+    """Let modules hand their input on unchanged (as a 1-tuple where `tuples`)."""
+
+    def skip(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (hidden_states,) if tuples else hidden_states
+
+    return acting(dict.fromkeys(modules, skip))

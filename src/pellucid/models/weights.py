@@ -32,9 +32,8 @@ def lacking(model: Any) -> frozenset[str]:
 
 def state(model: Any) -> tuple[Any, ...]:
     """Return storage and version of every weight and which adapters act: it changes whenever the output may."""
-    tensors = [(inner.data_ptr(), inner._version) for parameter in model.parameters() for inner in _inner(parameter)]
-    adapters = [found for module in model.modules() if (found := _adapter(module)) is not None]
-    return (*tensors, *adapters)
+    tensors = [(part.data_ptr(), part._version) for parameter in model.parameters() for part in plain(parameter)]
+    return (*tensors, *adapters(model))
 
 
 def fingerprint(model: Any) -> str:
@@ -45,20 +44,20 @@ def fingerprint(model: Any) -> str:
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode())
-        for tensor in _inner(value):
+        for tensor in plain(value):
             digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
             if tensor.device.type != "meta":
                 flat = (tensor.int_repr() if tensor.is_quantized else tensor).detach().reshape(-1)
                 some = flat[:: max(1, flat.numel() // 4096)].cpu()
                 digest.update((some.float() if some.is_floating_point() else some.to(torch.int64)).numpy().tobytes())
-    digest.update(repr([found for module in model.modules() if (found := _adapter(module)) is not None]).encode())
+    digest.update(repr(adapters(model)).encode())
     return digest.hexdigest()[:16]
 
 
 def first_not_finite(model: Any) -> str | None:
     """Return the name of the first weight that holds NaN or infinite values, offloaded weights left out, or None."""
     for name, parameter in model.named_parameters():
-        for tensor in _inner(parameter):
+        for tensor in plain(parameter):
             if (
                 tensor.device.type != "meta"
                 and tensor.is_floating_point()
@@ -68,14 +67,19 @@ def first_not_finite(model: Any) -> str | None:
     return None
 
 
-def _inner(value: Any) -> Iterator[torch.Tensor]:
+def adapters(model: Any) -> list[tuple[Any, ...]]:
+    """Return what each adapter layer of peft does now: names, whether disabled or merged, scales."""
+    return [found for module in model.modules() if (found := _adapter(module)) is not None]
+
+
+def plain(value: Any) -> Iterator[torch.Tensor]:
     """Yield the plain tensors inside a value: itself, or the parts of a quantised tensor."""
     if not isinstance(value, torch.Tensor):
         return
     if type(value) not in PLAIN and hasattr(value, "__tensor_flatten__"):
         flatten: Any = value.__tensor_flatten__  # type: ignore[attr-defined]
         for part in flatten()[0]:
-            yield from _inner(getattr(value, part))
+            yield from plain(getattr(value, part))
     else:
         yield value
 

@@ -1,0 +1,190 @@
+"""Faster products for frozen linear layers, where this machine's default product is far from its limit.
+
+oneDNN multiplies by a weight that was packed once. Whether that pays depends on processor and shape, so it is measured
+once per shape; at few rows it is slower and never taken. The operators are private to torch: where they are missing,
+everything takes the plain way.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from pellucid.models.hooks import acting
+
+if TYPE_CHECKING:
+    from pellucid.models.subject import Subject
+
+LEAST_ROWS = 64  # below this a packed product was measured to be slower, at one row a hundred times
+LEAST_GAIN = 1.15
+LEAST_WEIGHTS = 5_000_000  # smaller models spend their time elsewhere
+LEAST_TOKENS = 2048  # packing costs about as much as multiplying a few hundred
+ROWS_MEASURED = 256
+
+_layers: ContextVar[tuple[Any, dict[torch.nn.Module, Callable[..., Any]]] | None] = ContextVar(
+    "pellucid_kernels", default=None
+)
+_off: ContextVar[bool] = ContextVar("pellucid_kernels_off", default=False)
+_first_order: ContextVar[bool] = ContextVar("pellucid_kernels_first_order", default=False)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Take the plain product everywhere in this context."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
+
+
+@contextmanager
+def first_order() -> Iterator[None]:
+    """Promise that gradients in this context are taken once only, so that fast products may be differentiated."""
+    token = _first_order.set(True)
+    try:
+        yield
+    finally:
+        _first_order.reset(token)
+
+
+@contextmanager
+def session(subject: Subject, tokens: int) -> Iterator[None]:
+    """Pack the weights for one engine call that runs about `tokens` tokens, where that pays, and forget them after.
+
+    Nothing is kept between calls, so a weight that changes in whatever way is never multiplied by its old value.
+    """
+    wanted = tokens >= LEAST_TOKENS and not _off.get() and subject.dtype == "float32" and _available()
+    token = _layers.set((subject.model, _packed(subject.model)) if wanted else None)
+    try:
+        yield
+    finally:
+        _layers.reset(token)
+
+
+@contextmanager
+def fast(model: torch.nn.Module) -> Iterator[None]:
+    """Let the linear layers packed by the session take the faster product, and leave no trace on them.
+
+    Equal to the plain product up to float32 rounding.
+    """
+    held = _layers.get()
+    with acting(held[1] if held is not None and held[0] is model else {}):
+        yield
+
+
+def packed_weights() -> list[torch.Tensor]:
+    """Return the weights that the session of this context has packed."""
+    held = _layers.get()
+    return [module.weight for module in held[1]] if held is not None else []
+
+
+def _packed(model: torch.nn.Module) -> dict[torch.nn.Module, Callable[..., Any]]:
+    layers = [m for m in model.modules() if type(m) in (torch.nn.Linear, Conv1D)]
+    if sum(m.weight.numel() for m in layers) < LEAST_WEIGHTS:
+        return {}
+    found: dict[torch.nn.Module, Callable[..., Any]] = {}
+    for module in layers:
+        weight = module.weight
+        if weight.dtype != torch.float32 or weight.device.type != "cpu" or "forward" in vars(module):
+            continue
+        rows = weight.detach() if isinstance(module, torch.nn.Linear) else weight.detach().t()
+        if pays(*rows.shape):
+            try:
+                found[module] = _Layer(module, rows)
+            except (MemoryError, RuntimeError):  # no room for packed weights
+                return {}
+    return found
+
+
+class _Layer:
+    """One layer's work with packed weights, by itself where the plain way is better or needed."""
+
+    def __init__(self, module: torch.nn.Module, weight: torch.Tensor) -> None:
+        self.own, self.module = module.forward, module
+        self.weight = weight
+        self.forward = _pack(weight)
+        self.backward: torch.Tensor | None = None
+
+    def __call__(self, value: torch.Tensor) -> torch.Tensor:
+        if value.numel() // max(1, value.shape[-1]) < LEAST_ROWS or value.dtype != torch.float32:
+            return self.own(value)
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.module.parameters())
+        differentiated = torch.is_grad_enabled() and value.requires_grad
+        if learns or (differentiated and not _first_order.get()) or forward_ad._current_level >= 0:
+            return self.own(value)
+        bias = self.module.bias
+        if not differentiated:
+            return _product(value, self.forward, bias)
+        return _Product.apply(value, self, bias)  # type: ignore[no-any-return]
+
+    def transposed(self) -> torch.Tensor:
+        """Return the packed transposed weight, made when a gradient first needs it."""
+        if self.backward is None:
+            self.backward = _pack(self.weight.t())
+        return self.backward
+
+
+class _Product(torch.autograd.Function):
+    """A product whose backward is the same product with the transposed weight; the weight has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, layer: _Layer, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.layer = layer
+        return _product(value, layer.forward, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _product(gradient.contiguous(), ctx.layer.transposed(), None), None, None
+
+
+def _pack(weight: torch.Tensor) -> torch.Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_MEASURED)  # type: ignore[no-any-return]
+
+
+def _product(value: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(value, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _available() -> bool:
+    """Return whether torch has the operators and they multiply rightly."""
+    try:
+        weight, value = torch.randn(24, 16), torch.randn(8, 16)
+        found = _product(value, _pack(weight), None)
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    return torch.allclose(found, functional.linear(value, weight), atol=1e-4)
+
+
+@functools.cache
+def pays(outputs: int, inputs: int) -> bool:
+    """Return whether a packed product of this shape was measured to be faster here, and as accurate."""
+    try:
+        weight, value = torch.randn(outputs, inputs), torch.randn(ROWS_MEASURED, inputs)
+        packed = _pack(weight)
+        close = torch.allclose(_product(value, packed, None), functional.linear(value, weight), atol=1e-3, rtol=1e-4)
+        default = _seconds(lambda: functional.linear(value, weight))
+        return close and default > LEAST_GAIN * _seconds(lambda: _product(value, packed, None))
+    except (MemoryError, RuntimeError):  # no room for packed weights
+        return False
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

@@ -1,0 +1,135 @@
+"""Where edits enter the causal cone: after the pattern, at several positions, over a window of layers, on encoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pellucid
+from pellucid import Edit, Target
+from pellucid.engine import cone, cone_block
+from pellucid.engine.capture import capture
+from pellucid.engine.cone_rows import base_run
+from pellucid.engine.question import ask
+from pellucid.models.edits import Context
+from tests.engine.test_sharing import DECODERS, IDS, trusted
+from tests.state import changed, model_state
+from tests.tiny import TINY
+
+OTHER = [int(i) for i in np.random.default_rng(1).integers(5, 99, size=len(IDS))]
+
+
+def agree(subject: pellucid.Subject, edits: list[tuple[Edit, ...]], target: Any = 17) -> None:
+    question = ask(subject, IDS, target=target)
+    before = model_state(subject.model)
+    plain = cone.score_edits_plain(subject, question.tokens, question.readout, edits)
+    fast = cone.score_edits(subject, question.tokens, question.readout, edits)
+    np.testing.assert_allclose(fast, plain, atol=2e-6)
+    assert np.abs(plain - plain[0]).max() > 1e-4, "the edits must matter"
+    assert changed(before, model_state(subject.model)) == []
+
+
+def values(subject: pellucid.Subject, part: str, prompt: list[int] = OTHER) -> list[tuple[str, torch.Tensor]]:
+    return list(capture(subject, prompt, [f"blocks.*.{part}"]).items())
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_block_after_its_pattern_is_computed_without_attention(name: str) -> None:
+    subject = trusted(name)
+    assert cone_block.has_halves(subject, base_run(subject, tuple(IDS), len(IDS)))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_whole_heads_at_all_positions(name: str) -> None:
+    subject = trusted(name)
+    edits = [(Edit(site, "patch_from", value, {"head": head}),) for site, value in values(subject, "attn.z")
+             for head in range(value.shape[1])]  # fmt: skip
+    agree(subject, edits)
+
+
+@pytest.mark.parametrize("target", [17, Target.continuation([3, 4, 5], each=True)])
+@pytest.mark.parametrize("part", ["mlp.out", "attn.k", "resid_pre", "resid_post"])
+def test_several_positions_and_slices(part: str, target: Any) -> None:
+    subject = trusted("llama")
+    places: list[Any] = [(1, 4), [3, -1], slice(2, 6), slice(0, 1), 5]
+    agree(
+        subject,
+        [(Edit(site, "patch_from", v, {"position": p}),) for site, v in values(subject, part) for p in places],
+        target,
+    )
+
+
+@pytest.mark.parametrize("parts", [("mlp.out",), ("attn.out", "mlp.out"), ("resid_post",)])
+def test_windows_over_layers_and_sets_of_edits(parts: tuple[str, ...]) -> None:
+    subject = trusted("gpt2")
+    sites = [dict(values(subject, part)) for part in parts]
+    window = [(name, value) for one in sites for name, value in one.items()]
+    agree(
+        subject,
+        [tuple(Edit(name, "patch_from", value, {"position": p}) for name, value in window) for p in range(12)],
+    )
+
+
+def test_the_base_may_be_noisy_at_the_embeddings() -> None:
+    """Causal tracing: noise on the subject's tokens, one clean value put back at a time."""
+    clean = trusted("llama")
+    noise = torch.randn(3, clean.model.config.hidden_size, dtype=torch.float64)
+    noisy = clean.with_(Edit("embed.token", "add", 10 * noise, {"position": (2, 3, 4)}))
+    restored = [(Edit(site, "patch_from", value, {"position": p}),)
+                for site, value in values(clean, "resid_post", IDS) for p in range(12)]  # fmt: skip
+    before = cone.score_edits_plain
+    agree(noisy, [(Edit("blocks.0.mlp.out", "scale", 1.0, {"position": 0}),), *restored])
+    assert cone.score_edits_plain is before
+
+
+def test_the_noisy_base_takes_the_cone(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = trusted("gpt2").with_(Edit("embed.token", "scale", 1.5, {"position": 1}))
+    monkeypatch.setattr(cone, "score_edits_plain", lambda *_: pytest.fail("the plain form was taken"))
+    question = ask(noisy, IDS, target=17)
+    edits = [(Edit("blocks.1.mlp.out", "zero", where={"position": p}),) for p in range(3)]
+    cone.score_edits(noisy, question.tokens, question.readout, edits)
+
+
+def test_a_function_is_told_positions_of_the_whole_prompt() -> None:
+    subject = trusted("gpt2")
+    seen: list[tuple[int, ...]] = []
+
+    def note(value: torch.Tensor, context: Context) -> torch.Tensor:
+        seen.append(context.positions)
+        return value
+
+    question = ask(subject, IDS, target=17)
+    for part in ("mlp.out", "attn.k", "attn.q"):
+        edits = [(Edit(f"blocks.1.{part}", note, where={"position": p}),) for p in (3, -2)]
+        seen.clear()
+        cone.score_edits(subject, question.tokens, question.readout, edits)
+        assert sorted(seen) == [(3,), (10,)]
+
+
+@pytest.mark.parametrize(
+    "name", ["bert-classifier", "modernbert-classifier", "albert-classifier", "distilbert-classifier"]
+)
+def test_encoders_save_the_layers_below(name: str) -> None:
+    subject = pellucid.load(TINY[name]().to(torch.float64))
+    ids = [2, 11, 42, 7, 3, 64]
+    question = ask(subject, ids, target=1)
+    edits = [(Edit(site, "zero", where={"position": p}),)
+             for site in capture(subject, ids, ["blocks.*.mlp.out"]) for p in range(6)]  # fmt: skip
+    plain = cone.score_edits_plain(subject, question.tokens, question.readout, edits)
+    np.testing.assert_allclose(cone.score_edits(subject, question.tokens, question.readout, edits), plain, atol=1e-6)
+    assert np.ptp(plain) > 1e-4
+
+
+def test_encoders_bypass_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = pellucid.load(TINY["bert-classifier"]().to(torch.float64))
+    question = ask(subject, [2, 11, 42, 7, 3, 64], target=1)
+    calls: list[int] = []
+    block = subject.model.base_model.encoder.layer[0]
+    own = block.forward
+    monkeypatch.setattr(block, "forward", lambda *a, **k: (calls.append(1), own(*a, **k))[1])
+    edits = [(Edit("blocks.1.mlp.out", "zero", where={"position": p}),) for p in range(3)]
+    cone.score_edits(subject, question.tokens, question.readout, edits)
+    assert len(calls) == 1, "the first block runs once, to be handed on"

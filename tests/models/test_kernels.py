@@ -1,0 +1,99 @@
+"""The fast product against the plain one, where it is allowed and where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import linear
+
+import pellucid
+from pellucid import Target
+from pellucid.engine import forward_mode, store
+from pellucid.models import kernels
+from tests.state import changed, model_state
+from tests.tiny import TINY
+
+pytestmark = pytest.mark.skipif(not kernels._available(), reason="torch lacks the packed product here")
+LONG = [int(i) for i in np.random.default_rng(0).integers(5, 99, size=80)]
+
+
+@pytest.fixture(autouse=True)
+def forced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Take the packed product wherever it is allowed, as on a machine where it pays; the list counts its calls."""
+    calls: list[int] = []
+    own = kernels._product
+
+    def counted(value: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        calls.append(value.shape[-1])
+        return own(value, packed, bias)
+
+    monkeypatch.setattr(kernels, "LEAST_WEIGHTS", 0)
+    monkeypatch.setattr(kernels, "LEAST_TOKENS", 0)
+    monkeypatch.setattr(kernels, "pays", lambda *shape: True)
+    monkeypatch.setattr(kernels, "_product", counted)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert-classifier", "t5"])
+@pytest.mark.parametrize("method", ["occlusion", "integrated_gradients"])
+def test_explanations_are_the_same(name: str, method: str, forced: list[int]) -> None:
+    subject = pellucid.load(TINY[name]())
+    before = model_state(subject.model)
+    prompt, options = LONG[:60], {"steps": 4} if method == "integrated_gradients" else {}
+    with store.unused(), kernels.plain():
+        plain = pellucid.run(method, subject, prompt, target=1, **options)
+    assert forced == []
+    with store.unused():
+        fast = pellucid.run(method, subject, prompt, target=1, **options)
+    assert forced, "the packed product was never taken"
+    np.testing.assert_allclose(fast.scores, plain.scores, atol=2e-5)
+    assert changed(before, model_state(subject.model)) == []
+
+
+def test_the_backward_is_the_product_with_the_transposed_weight(forced: list[int]) -> None:
+    module = torch.nn.Linear(24, 40).requires_grad_(False)
+    value = torch.randn(70, 24, requires_grad=True)
+    layer = kernels._Layer(module, module.weight)
+    with kernels.first_order():
+        layer(value).square().sum().backward()
+    expected = 2 * linear(value, module.weight, module.bias) @ module.weight
+    assert value.grad is not None
+    torch.testing.assert_close(value.grad, expected.detach(), atol=1e-4, rtol=1e-4)
+    assert forced == [24, 40]
+
+
+def test_what_could_be_wrong_takes_the_plain_way(forced: list[int]) -> None:
+    module = torch.nn.Linear(24, 40).requires_grad_(False)
+    layer = kernels._Layer(module, module.weight)
+    layer(torch.randn(8, 24))  # few rows
+    layer(torch.randn(70, 24, requires_grad=True))  # a second derivative may be asked for
+    forward_mode._ready()
+    with torch.autograd.forward_ad.dual_level():
+        layer(torch.autograd.forward_ad.make_dual(torch.randn(70, 24), torch.randn(70, 24)))
+    module.requires_grad_(True)
+    with kernels.first_order():
+        layer(torch.randn(70, 24))  # the weight learns
+    assert forced == []
+    with torch.no_grad():
+        layer(torch.randn(70, 24))
+    assert forced == [24]
+
+
+def test_a_changed_weight_is_packed_anew() -> None:
+    subject = pellucid.load(TINY["gpt2"]())
+    target = Target.continuation([3, 4], each=True)
+    first = pellucid.run("occlusion", subject, LONG[:40], target=target).scores
+    subject.model.transformer.h[0].mlp.c_fc.weight.data.mul_(1.5)  # leaves no trace in version counters
+    with store.unused():
+        found = pellucid.run("occlusion", subject, LONG[:40], target=target).scores
+        with kernels.plain():
+            expected = pellucid.run("occlusion", subject, LONG[:40], target=target).scores
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert np.abs(found - first).max() > 1e-4
+
+
+def test_float64_is_left_alone(forced: list[int]) -> None:
+    subject = pellucid.load(TINY["gpt2"]().to(torch.float64))
+    pellucid.run("occlusion", subject, LONG[:40], target=1)
+    assert forced == []
