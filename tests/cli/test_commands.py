@@ -243,9 +243,36 @@ def test_models_shows_the_cards(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         pellucid.zoo, "card", lambda name: {"name": name, "bytes": 7, "path": Path("here"), "text": "[x]"}
     )
+    monkeypatch.setattr("pellucid.cli.models.downloaded", list)
     [card] = json.loads(cli("models", "--json"))
     assert card == {"name": "tiny-lm", "bytes": 7, "path": "here", "text": "[x]"}
     assert "zoo:tiny-lm" in cli("models")
+
+
+def test_models_lists_what_was_downloaded(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = tmp_path / "hub"
+    snapshot = cache / "models--someone--small" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (cache / "models--someone--small" / "refs").mkdir()
+    (cache / "models--someone--small" / "refs" / "main").write_text("0123", encoding="utf-8")
+    (snapshot / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    (snapshot / "README.md").write_text("---\nlicense: mit\n---\n# Small\n\nA small one. It is tiny.\n")
+    monkeypatch.setattr("huggingface_hub.scan_cache_dir", lambda: _scan(cache))
+    cards = {card["name"]: card for card in json.loads(cli("models", "--json"))}
+    assert set(pellucid.zoo.names()) <= set(cards)
+    assert cards["someone/small"]["architecture"] == "LlamaForCausalLM"
+    assert "knows where the parts of llama are" in cards["someone/small"]["known"][0]
+    assert "A small one." in cli("models")
+    assert "It is tiny." in cli("models", "someone/small")
+    assert "zoo:truth/fact" in cli("models", "truth/fact")
+    cli("models", "nothing-like-it")
+    assert (cli.status, cli.out) == (2, "")
+
+
+def _scan(cache: Path) -> Any:
+    from huggingface_hub.utils import scan_cache_dir
+
+    return scan_cache_dir(cache)
 
 
 def test_check_says_what_fails(cli: Cli) -> None:

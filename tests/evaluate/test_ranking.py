@@ -36,6 +36,12 @@ def test_rounding_does_not_order_equal_places() -> None:
     assert len(set(settled(np.array([1.0, 1.1, 1.2])))) == 3
 
 
+def test_a_coarser_resolution_makes_small_differences_equal() -> None:
+    truth, noisy = np.array([2.0, 0.0, 0.0, 0.0, -1.0]), np.array([2.0, 0.03, -0.02, 0.01, -1.1])
+    assert rank_correlation(truth, noisy, 0.05) == pytest.approx(1)
+    assert rank_correlation(truth, noisy) < 0.99
+
+
 def test_chance_is_the_mean_over_all_orders() -> None:
     relevant = np.array([True, True, False, False, False])
     orders = [average_precision(relevant, np.array(order)) for order in itertools.permutations(range(5))]

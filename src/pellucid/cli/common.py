@@ -19,6 +19,7 @@ Model = typer.Option(DEFAULT_MODEL, "--model", metavar="MODEL", help="A Hugging 
 Text = typer.Argument(None, metavar="TEXT", help="The prompt; - or nothing reads standard input.", show_default=False)
 File = typer.Option(None, "--file", metavar="FILE", help="Read the prompt from a UTF-8 file.")
 Chat = typer.Option(False, "--chat", help='The prompt is JSON: [{"role": "user", "content": "..."}, ...].')
+Budget = typer.Option(None, "--budget", metavar="SECONDS", help="The time that may be spent.", show_default=False)
 Json = typer.Option(False, "--json", help="Print one JSON document and nothing else.")
 Html = typer.Option(None, "--html", metavar="FILE", help="Write one self-contained page.")
 Save = typer.Option(None, "--save", metavar="DIR", help="Save the result; `pellucid open DIR` shows it again.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from pellucid.cli.common import (
+    Budget,
     Chat,
     File,
     Html,
@@ -34,7 +35,7 @@ def explain(
     contrast: str | None = typer.Option(None, "--contrast", help="Rather than what: a text, or id:N."),
     generate: int = typer.Option(0, "--generate", metavar="N", min=0, help="Explain N generated tokens."),
     unit: str = typer.Option("token", "--unit", help="token, word, sentence, line, message, or [[start, end], ...]."),
-    budget: float | None = typer.Option(None, "--budget", metavar="SECONDS", help="The time that may be spent."),
+    budget: float | None = Budget,
     seed: int = typer.Option(0, "--seed", help="The seed of everything random."),
     file: Path | None = File,
     chat: bool = Chat,

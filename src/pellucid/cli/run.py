@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json as jsonlib
 import typing
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,17 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
         str,
         typer.Option("", "--preset", metavar="PEER", help="The conventions of another toolkit, e.g. captum."),
     ),
+    "budget": (float | None, common.Budget),
+    "estimate": (
+        bool,
+        typer.Option(False, "--estimate", help="Say what the run would take, and do not run it."),
+    ),
     "json": (bool, common.Json),
     "html": (Path | None, common.Html),
     "save": (Path | None, common.Save),
 }
+
+ONLY_WITH_INPUT = ("model", "file", "chat", "preset", "budget", "estimate")
 
 
 class HelpWhenBare(TyperGroup):
@@ -82,7 +91,7 @@ def command(entry: Entry) -> Callable[..., None]:
         options["text"] = (str | None, common.Text)
     wanted = options | {name: pair for name, pair in OPTIONS.items() if entry.parameters and name not in options}
     if "text" not in options:
-        wanted = {name: pair for name, pair in wanted.items() if name not in ("model", "file", "chat", "preset")}
+        wanted = {name: pair for name, pair in wanted.items() if name not in ONLY_WITH_INPUT}
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, (kind, default) in wanted.items()
@@ -135,6 +144,8 @@ def execute(
     file: Path | None = None,
     chat: bool = False,
     preset: str = "",
+    budget: float | None = None,
+    estimate: bool = False,
     json: bool = False,
     html: Path | None = None,
     save: Path | None = None,
@@ -158,9 +169,16 @@ def execute(
         values = {name: value_of(value, types.get(name, str), chat) for name, value in own.items()}
     if subject_name:
         positional.insert(0, common.load_subject(model))
+    if estimate:
+        from pellucid.methods import estimate as estimated
+
+        with common.working(f"Measuring {model}"):
+            found = estimated(entry.name, *positional, preset=preset, **values)
+        typer.echo(jsonlib.dumps(asdict(found)) if json else f"{entry.name} would take about {found}.")
+        return
     with common.working(f"Running {entry.name}", batches=bool(subject_name)):
         if subject_name:
-            result = pellucid.run(entry.name, *positional, preset=preset, **values)
+            result = pellucid.run(entry.name, *positional, preset=preset, budget=budget, **values)
         else:
             result = function(entry.name)(**values)
     common.hand_out(result, as_json=json, html=html, save=save)

@@ -13,10 +13,12 @@ from pellucid.core.catalogue import Entry
 from pellucid.core.errors import InputError, did_you_mean
 from pellucid.core.results import Graph, Result, Scores
 from pellucid.core.targets import Target
+from pellucid.evaluate._ranking import RESOLUTION
 from pellucid.models.saved import ZOO
 
 SITES = {"place": "resid_pre", "head": "attn.z", "neuron": "mlp.post"}
-ORDER = ("input", "head", "neuron", "place", "edge")
+INPUTS = ("input", "rationale", "shortcut")  # all ask which input matters; a model's answer says which of them it is
+ORDER = (*INPUTS, "head", "neuron", "place", "edge")
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,10 @@ class Known:
     """A model of the zoo and its answer, as `answer.json` holds it (see docs/truth.md)."""
 
     name: str
+    question: str
     redundant: bool
     replacement: int
+    resolution: float
     prompts: tuple[dict[str, Any], ...]
     pairs: tuple[dict[str, Any], ...]
     neurons: tuple[dict[str, Any], ...]
@@ -33,13 +37,18 @@ class Known:
 
 @dataclass(frozen=True)
 class Item:
-    """One answer of a method beside the truth, of the same shape; `signed`: whether the sign has a meaning."""
+    """One answer of a method beside the truth, of the same shape.
+
+    `signed` says whether the sign has a meaning; scores closer than `resolution` of the largest count as equal.
+    """
 
     question: str
     truth: np.ndarray
     scores: np.ndarray
+    relevant: np.ndarray
     signed: bool
     passes: int
+    resolution: float
 
 
 def known(names: Sequence[str] | None) -> list[Known]:
@@ -59,13 +68,17 @@ def known(names: Sequence[str] | None) -> list[Known]:
 
 def _read(name: str, answer: dict[str, Any]) -> Known:
     return Known(
-        name, bool(answer.get("redundant")), int(answer["replacement"]), tuple(answer.get("prompts", ())),
-        tuple(answer.get("pairs", ())), tuple(answer.get("neurons", ())),
+        name, answer.get("question", "input"), bool(answer.get("redundant")), int(answer["replacement"]),
+        float(answer.get("resolution", RESOLUTION)),
+        tuple(answer.get("prompts", ())), tuple(answer.get("pairs", ())), tuple(answer.get("neurons", ())),
     )  # fmt: skip
 
 
 def questions(entry: Entry) -> tuple[str, ...]:
-    """Return the questions a method answers, by its metadata: input, head, neuron, place (layer, position), edge."""
+    """Return the questions a method answers, by its metadata: input, head, neuron, place (layer, position), edge.
+
+    A model whose answer asks for a rationale or a shortcut asks that in the place of "input".
+    """
     axes = entry.axes
     if entry.kind != "method":
         return ()
@@ -92,7 +105,7 @@ def arguments(entry: Entry, model: Known, item: dict[str, Any], question: str, s
     names = {parameter["name"]: parameter for parameter in entry.parameters}
     offered: dict[str, Any] = {
         "prompt": item.get("ids", item.get("clean")), "clean": item.get("clean"), "corrupt": item.get("corrupt"),
-        "target": target, "replacement": model.replacement, "site": SITES.get(question), "seed": seed,
+        "target": target, "replacement": model.replacement, "site": SITES.get(question), "seed": seed, "unit": "token",
     }  # fmt: skip
     if "Baseline" in names.get("baseline", {}).get("annotation", ""):
         offered["baseline"] = model.replacement
@@ -104,26 +117,39 @@ def arguments(entry: Entry, model: Known, item: dict[str, Any], question: str, s
     return {name: value for name, value in offered.items() if name in names and value is not None}
 
 
-def compare(question: str, model: Known, item: dict[str, Any], result: Result) -> Item:
-    """Return a method's answer beside the truth, both summed to the axes of the question."""
+def compare(question: str, item: dict[str, Any], result: Result, resolution: float = RESOLUTION) -> Item:
+    """Return a method's answer beside the truth, both summed to the axes of the question.
+
+    Raises:
+        InputError: the answer is about other parts than the truth, or holds values that are not finite.
+    """
     passes = result.provenance.forwards + result.provenance.backwards
+    signed = False
     if isinstance(result, Graph):
         truth, scores = _edges(item, result)
-        return Item(question, truth, scores, False, passes)
-    assert isinstance(result, Scores)
-    signed = "positive" in result.sign.lower()
-    if question == "input":
-        values = np.asarray(result.values).reshape(len(result.values), -1).sum(1)
-        return Item(question, np.array(item["truth"]), values, signed, passes)
+    else:
+        assert isinstance(result, Scores)
+        signed = "positive" in result.sign.lower() and question in (*INPUTS, "place")
+        truth, scores = _parts(question, item, np.asarray(result.values))
+    if truth.shape != scores.shape or not np.isfinite(scores).all():
+        raise InputError(f"it gives {scores.shape} scores, {truth.shape} finite ones are asked for")
+    relevant = np.array(item["rationale"]) > 0 if "rationale" in item else np.abs(truth) > 1e-9
+    return Item(question, truth, scores, relevant, signed, passes, resolution)
+
+
+def _parts(question: str, item: dict[str, Any], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the truth and the scores of inputs, places, heads or neurons; positions of the latter two are summed."""
+    if question in INPUTS:
+        return np.array(item["truth"]), values.reshape(len(values), -1).sum(1)
     if question == "place":
-        return Item(question, np.array(item["places"]), np.asarray(result.values), signed, passes)
-    values = np.abs(result.values).reshape(*result.values.shape[:2], -1).sum(2)
+        return np.array(item["places"]), values
+    summed = np.abs(values).reshape(*values.shape[:2], -1).sum(2)
     if question == "head":
-        return Item(question, np.abs(np.array(item["heads"])).sum(2), values, False, passes)
-    truth = np.zeros(values.shape)
+        return np.abs(np.array(item["heads"])).sum(2), summed
+    truth = np.zeros(summed.shape)
     for layer, neuron, _, effect in item["neurons"]:
         truth[layer, neuron] += abs(effect)
-    return Item(question, truth, values, False, passes)
+    return truth, summed
 
 
 def _edges(item: dict[str, Any], graph: Graph) -> tuple[np.ndarray, np.ndarray]:

@@ -8,14 +8,14 @@ from scipy.stats import rankdata
 RESOLUTION = 1e-3
 
 
-def settled(scores: np.ndarray) -> np.ndarray:
-    """Return the scores with neighbours closer than `RESOLUTION` of the largest made equal.
+def settled(scores: np.ndarray, resolution: float = RESOLUTION) -> np.ndarray:
+    """Return the scores with neighbours closer than this share of the largest made equal.
 
     Without this, rounding in the last digit would put places of equal worth into an arbitrary order.
     """
     flat = np.asarray(scores, dtype=np.float64).ravel()
     order = np.argsort(flat, kind="stable")
-    width = RESOLUTION * max(float(np.abs(flat).max(initial=0.0)), 1e-12)
+    width = resolution * max(float(np.abs(flat).max(initial=0.0)), 1e-12)
     steps = np.concatenate([[0], np.cumsum(np.diff(flat[order]) > width)])
     found = np.empty_like(flat)
     for group in range(int(steps[-1]) + 1 if len(flat) else 0):
@@ -24,9 +24,9 @@ def settled(scores: np.ndarray) -> np.ndarray:
     return found.reshape(np.shape(scores))
 
 
-def rank_correlation(truth: np.ndarray, scores: np.ndarray) -> float:
+def rank_correlation(truth: np.ndarray, scores: np.ndarray, resolution: float = RESOLUTION) -> float:
     """Return Spearman's correlation with average ranks for ties; 0 for constant scores, NaN for a constant truth."""
-    first, second = (rankdata(settled(values).ravel()) for values in (truth, scores))
+    first, second = (rankdata(settled(values, resolution).ravel()) for values in (truth, scores))
     first, second = first - first.mean(), second - second.mean()
     if not first.any():
         return float("nan")
@@ -34,9 +34,9 @@ def rank_correlation(truth: np.ndarray, scores: np.ndarray) -> float:
     return float((first * second).sum() / size) if size else 0.0
 
 
-def average_precision(relevant: np.ndarray, scores: np.ndarray) -> float:
+def average_precision(relevant: np.ndarray, scores: np.ndarray, resolution: float = RESOLUTION) -> float:
     """Return the area under precision and recall (sum of recall steps x precision; tied scores are one step)."""
-    relevant, scores = np.asarray(relevant, dtype=bool).ravel(), settled(scores).ravel()
+    relevant, scores = np.asarray(relevant, dtype=bool).ravel(), settled(scores, resolution).ravel()
     total, area, before = int(relevant.sum()), 0.0, 0
     if total in (0, len(relevant)):
         return float("nan")

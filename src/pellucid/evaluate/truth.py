@@ -13,8 +13,9 @@ import torch
 from pellucid.core.catalogue import Entry, entries
 from pellucid.core.errors import CapabilityError, InputError, SiteError, did_you_mean
 from pellucid.core.results import Evidence, Provenance, Table
+from pellucid.engine import store
 from pellucid.engine.planning import check_cancelled
-from pellucid.evaluate._known import ORDER, Item, Known, arguments, chosen, compare, known, questions
+from pellucid.evaluate._known import INPUTS, ORDER, Item, Known, arguments, chosen, compare, known, questions
 from pellucid.evaluate._ranking import area_under_roc, average_precision, chance_precision, interval, rank_correlation
 from pellucid.methods import run
 from pellucid.models.load import load
@@ -35,13 +36,15 @@ def bench_truth(
     seed: int = 0,
     prompts: int | None = 16,
 ) -> Table:
-    """Score methods against the known answers of constructed models.
+    """Score methods against the known answers of the zoo's constructed models and classifiers.
 
     For each prompt (or pair of prompts) the method's scores are ranked against the truth: Spearman's rank correlation,
     and the area under precision-recall (which input) or under the ROC curve (which head, neuron, place, edge) of
-    telling parts with an effect from parts without. Scores closer than a thousandth of the largest count as equal.
+    telling parts with an effect from parts without. Scores closer than a thousandth of the largest count as equal (a
+    twentieth where the weights were trained and state the truth no more nearly).
     Methods whose sign has a meaning are held to it, others are compared with the size of the effects. Means over
-    prompts with 95 % bootstrap intervals.
+    prompts with 95 % bootstrap intervals. The questions "rationale" and "shortcut" are those of the two trained
+    classifiers: whether their words of opinion, and the one planted word, are found among all words.
 
     The truth of an input is its exact Shapley value in the stated function when removed words become the stated
     replacement token; that of an inner part is the change of the answer when the program, run without weights, takes
@@ -62,7 +65,7 @@ def bench_truth(
     Raises:
         InputError: an unknown method or model, or a method that answers none of the questions.
     """
-    start, chosen_models, left_out = time.perf_counter(), known(models), dict[str, str]()
+    start, chosen_models, left_out = time.perf_counter(), known(models), dict[tuple[str, str], str]()
     able, items = _entries(methods), dict[Key, list[Item]]()
     with _one_thread():
         for model in chosen_models:
@@ -75,14 +78,12 @@ def bench_truth(
     rows = [_row(key, found, rng) for key, found in (*_overall(items, redundant), *items.items())]
     rows = [row for row in rows if not np.isnan(row[6])]  # no part of that kind matters in the model
     rows.sort(key=lambda row: (ORDER.index(row[0]), row[1] != OVERALL, row[1], -row[6], -np.nan_to_num(row[3]), row[2]))
-    parameters = {
-        "methods": list(methods) if methods else None,
-        "models": [m.name for m in chosen_models],
-        "prompts": prompts,
-    }
+    names = [m.name for m in chosen_models]
+    parameters = {"methods": list(methods) if methods else None, "models": names, "prompts": prompts}
     return Table(
-        title=f"Methods against the known answers of {len(chosen_models)} constructed models",
-        columns=COLUMNS, rows=tuple(tuple(map(_plain, row)) for row in rows), evidence=_left_out(left_out),
+        title=f"Methods against the known answers of {len(chosen_models)} models",
+        columns=COLUMNS, rows=tuple(tuple(map(_plain, row)) for row in rows),
+        evidence=_left_out(left_out, len(chosen_models)),
         provenance=Provenance(
             "bench_truth", parameters, seed=seed, versions=versions(), seconds=time.perf_counter() - start
         ),
@@ -130,39 +131,46 @@ def _entries(methods: Sequence[str] | None) -> list[Entry]:
 
 
 def _answers(
-    subject: Any, model: Known, entry: Entry, prompts: int | None, seed: int, left_out: dict[str, str]
+    subject: Any, model: Known, entry: Entry, prompts: int | None, seed: int, left_out: dict[tuple[str, str], str]
 ) -> Iterator[tuple[str, str, Item]]:
-    """Yield question, method and answer for every drawn prompt; say in `left_out` why there is none."""
+    """Yield question, method and answer for every drawn prompt; say in `left_out` why there is none.
+
+    A method that refuses one of a model's prompts is left out on that model, so that all are compared on the same.
+    """
     flags = [p["name"] for p in entry.parameters if p["name"] == "exact" and p["default"] is False]
     variants = [(entry.name, dict[str, Any]()), *((f"{entry.name} ({flag})", {flag: True}) for flag in flags)]
     for question in questions(entry):
+        asked = model.question if question == "input" else question
         for variant, more in variants:
-            for item in chosen(model.prompts if question == "input" else model.pairs, prompts, seed):
-                check_cancelled()
-                try:
+            found: list[Item] = []
+            try:
+                for item in chosen(model.prompts if question == "input" else model.pairs, prompts, seed):
+                    check_cancelled()
                     given = arguments(entry, model, item, question, seed)
-                    found = compare(question, model, item, run(entry.name, subject, **given, **more))
-                except SiteError:
-                    break  # a model without such parts has no answer to the question
-                except (CapabilityError, InputError) as error:
-                    left_out[variant] = str(error)
-                    break
-                yield question, variant, found
+                    with store.unused():  # each pays for itself
+                        result = run(entry.name, subject, **given, **more)
+                    found.append(compare(asked, item, result, model.resolution))
+            except SiteError:
+                continue  # a model without such parts has no answer to the question
+            except (CapabilityError, InputError) as error:
+                left_out[variant, model.name] = str(error)
+                continue
+            yield from ((asked, variant, item) for item in found)
 
 
 def _figures(item: Item) -> tuple[float, float, float]:
     """Return rank correlation, area and chance level of one answer."""
-    relevant, size = np.abs(item.truth) > 1e-9, np.abs(item.scores)
+    size = np.abs(item.scores)
     first, second = (item.truth, item.scores) if item.signed else (np.abs(item.truth), size)
-    correlation = rank_correlation(first, second)
-    if item.question == "input":
-        return correlation, average_precision(relevant, size), chance_precision(relevant)
-    return correlation, area_under_roc(relevant, size), 0.5
+    correlation = rank_correlation(first, second, item.resolution)
+    if item.question in INPUTS:
+        return correlation, average_precision(item.relevant, size, item.resolution), chance_precision(item.relevant)
+    return correlation, area_under_roc(item.relevant, size), 0.5
 
 
 def _row(key: Key, items: list[Item], rng: np.random.Generator) -> tuple[Any, ...]:
     figures = np.array([_figures(item) for item in items])
-    measure = "AUPRC" if key[0] == "input" else "AUROC"
+    measure = "AUPRC" if key[0] in INPUTS else "AUROC"
     compared = "signed" if items[0].signed else "size"
     chance = interval(figures[:, 2], rng, 2)[0]
     passes = float(np.mean([item.passes for item in items]))
@@ -185,8 +193,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _left_out(reasons: dict[str, str]) -> tuple[Evidence, ...]:
-    if not reasons:
+def _left_out(reasons: dict[tuple[str, str], str], models: int) -> tuple[Evidence, ...]:
+    """Say which methods were not scored, on which models (none named: on all), and the reason given for the first."""
+    where: dict[str, list[str]] = {}
+    for method, model in sorted(reasons):
+        where.setdefault(method, []).append(model)
+    if not where:
         return ()
-    said = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in sorted(reasons.items()))
-    return (Evidence("left out", f"Not scored: {said}.", {"methods": float(len(reasons))}),)
+    said = [
+        f"{method}{'' if len(names) == models else ' on ' + ', '.join(names)} ({reasons[method, names[0]].rstrip('.')})"
+        for method, names in where.items()
+    ]
+    return (Evidence("left out", f"Not scored: {'; '.join(said)}.", {"methods": float(len(where))}),)

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pellucid.zoo import tasks
+from pellucid.zoo.tokenizer import first_ordinary
 from pellucid.zoo.world import Item
 
 _BATCH = 64
@@ -53,7 +54,7 @@ def _repeated_tokens(
 ) -> dict[str, object]:
     """Measure next-token accuracy in the second half of repeated random tokens (16 tokens, twice)."""
     generator = torch.Generator().manual_seed(1_000_003 + seed)
-    low = max(tokenizer.all_special_ids) + 1
+    low = first_ordinary(tokenizer)
     half = torch.randint(low, len(tokenizer), (count, 16), generator=generator)
     rows = torch.cat([torch.full((count, 1), tokenizer.bos_token_id), half, half], 1)
     logits = _logits(model, rows.tolist())[:, 17:-1]
