@@ -18,7 +18,7 @@ from pellucid.models.subject import Subject
     produces="scores",
     axes=("unit",),
     needs=("gradients",),
-    cost="2*F+targets*B",
+    cost="F+targets*B",
 )
 def gradient_x_input(
     subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
@@ -43,7 +43,10 @@ def gradient_x_input(
     """
     question = ask(subject, prompt, target=target, contrast=contrast, unit=unit)
     embeddings = question.embeddings()
-    _, gradients = question.gradient(embeddings[None])
-    by_position = reduced(gradients[0] * embeddings, reduce).T.double().cpu().numpy()
-    values = normalised(per_unit(np.ascontiguousarray(by_position), question.units), normalise)
-    return question.answer(values, "Gradient x input")
+    if reduce == "sum":
+        scores = question.slopes(embeddings[None], embeddings)[0]
+    else:
+        _, gradients = question.gradient(embeddings[None])
+        by_position = reduced(gradients[0] * embeddings, reduce).T.double().cpu().numpy()
+        scores = per_unit(np.ascontiguousarray(by_position), question.units)
+    return question.answer(normalised(scores, normalise), "Gradient x input")

@@ -20,7 +20,7 @@ from pellucid.models.subject import Subject
     produces="scores",
     axes=("unit",),
     needs=("gradients",),
-    cost="(steps+3)*F+(steps+2)*targets*B",
+    cost="(steps+2)*F+steps*targets*B",
 )
 def integrated_gradients(
     subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
@@ -53,15 +53,21 @@ def integrated_gradients(
     start = question.baseline(baseline, end)
     places, weights = nodes(quadrature, steps)
     share = torch.as_tensor(places, dtype=end.dtype, device=end.device).view(-1, 1, 1)
-    values, gradients = question.gradient(torch.cat([start + share * (end - start), end[None], start[None]]))
-    mean = torch.einsum("s,stpd->tpd", torch.as_tensor(weights).to(gradients), gradients[:steps])
-    by_position = np.ascontiguousarray(reduced(mean * (end - start), reduce).T.double().cpu().numpy())
-    scores = per_unit(by_position, question.units)
-    difference = (values[steps] - values[steps + 1]).double().cpu().numpy()
+    path = start + share * (end - start)
+    if reduce == "sum":
+        scores = np.einsum("s,sut->ut", weights, question.slopes(path, end - start))
+    else:
+        _, gradients = question.gradient(path)
+        mean = torch.einsum("s,stpd->tpd", torch.as_tensor(weights).to(gradients), gradients)
+        by_position = reduced(mean * (end - start), reduce).T.double().cpu().numpy()
+        scores = per_unit(np.ascontiguousarray(by_position), question.units)
+    at_end, at_start = question.values(torch.stack([end, start]))
     result = question.answer(normalised(scores, normalise), "Integrated gradients")
     if reduce != "sum" or normalise != "none":
         return result
-    return result.with_evidence(completeness(scores, difference, f"the input and the {_named(baseline)} baseline"))
+    return result.with_evidence(
+        completeness(scores, at_end - at_start, f"the input and the {_named(baseline)} baseline")
+    )
 
 
 def _named(baseline: Baseline) -> str:
