@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint format types docs show changelog clean
+.PHONY: help venv demo test test-all lint format types docs show bench changelog clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ docs: $(VENV)/.dev ## build the manual into site/
 
 show: $(VENV)/.dev ## run what an issue must show: make show ISSUE=house
 	@$(PY) -m scripts.show $(ISSUE)
+
+bench: $(VENV)/.dev ## compare speed and results with other libraries: make bench, or make bench GPU=1
+	@$(PY) bench/run.py $(if $(GPU),--gpu)
 
 changelog: $(VENV)/.dev ## build CHANGELOG.md from changelog.d/
 	@$(PY) scripts/changelog.py

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,22 @@ def seed() -> int:
     np.random.seed(0)  # noqa: NPY002 - third parties still draw from the global generator
     torch.manual_seed(0)
     return 0
+
+
+@pytest.fixture
+def kept_scores() -> None:
+    """Let a test use scores that the engine already knows, as every user does."""
+
+
+@pytest.fixture(autouse=True)
+def every_row_is_run(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run every variant anew, so that a test which compares two ways of scoring never sees one of them twice."""
+    from pellucid.engine import store
+
+    with ExitStack() as stack:
+        if "kept_scores" not in request.fixturenames:
+            stack.enter_context(store.unused())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -83,6 +83,7 @@ def test_gives_what_it_declares_and_changes_nothing(entry: dict[str, Any], shape
         "layers": max(depth(on.model, on.need_layout(), stack) for stack in on.need_layout().stacks),
         "positions": 6,
         "heads": 4,
+        "dimensions": 32,
     }
     forwards, backwards = evaluate_cost(entry["cost"], counts)
     assert provenance.forwards <= forwards, "the declared cost is an upper bound of the passes"

@@ -17,11 +17,12 @@ from pellucid.core.errors import InputError
 from pellucid.core.jsonable import parameter
 from pellucid.core.params import Count, PositiveFloat, PromptLike, TargetLike, Unit, check, shown
 from pellucid.core.prompts import is_many
-from pellucid.core.results import Evidence, Explanation, Provenance, Scores
+from pellucid.core.results import Evidence, Explanation, Scores
 from pellucid.core.targets import Target
+from pellucid.engine import store
+from pellucid.engine.budget import Form, fitting, price
 from pellucid.engine.deletion import deletion_check, plan
 from pellucid.engine.generation import next_token_distribution
-from pellucid.engine.planning import estimate
 from pellucid.engine.question import Question, ask
 from pellucid.engine.readout import Readout
 from pellucid.engine.targets import name_of
@@ -54,13 +55,15 @@ def explain(
             and their scores do not add up; where they still do not, more steps are taken.
         unit: "token", "word", "sentence", "line", "message" or token ranges.
         generate: explain the model's own continuation of this many tokens, unit by generated token.
-        budget: seconds that may be spent; methods and checks that do not fit are left out, and the notes say so.
+        budget: seconds that may be spent; fewer samples and then coarser units are taken so that methods fit, and
+            methods and checks that do not fit even so are left out; the notes say what was done.
         seed: of everything that is sampled.
 
     Returns:
         An Explanation (a list of them for a sequence of prompts).
 
     Raises:
+        ResourceError: no method fits into the budget; with what the cheapest would take.
         PellucidError: bad input, in one sentence; the model is unchanged.
     """
     asked: dict[str, Any] = {
@@ -73,7 +76,7 @@ def explain(
     asked["target"] = _generated(target, generate) if generate else target
     with subject.recorded() as record:
         question = ask(subject, prompt, target=asked["target"], contrast=contrast, unit=unit)
-        results, notes = _answers(question, asked)
+        question, results, notes = _answers(question, asked)
     asked["methods"] = [result.provenance.method for result in results]
     parameters = {key: parameter(asked[key]) for key in ("methods", "unit", "generate", "budget")}
     return Explanation(
@@ -89,8 +92,12 @@ def explain(
     )
 
 
-def _answers(question: Question, asked: Mapping[str, Any]) -> tuple[list[Scores], list[str]]:
-    """Run the methods and the deletion check within the budget; return their results and what is to be said of them."""
+def _answers(question: Question, asked: Mapping[str, Any]) -> tuple[Question, list[Scores], list[str]]:
+    """Run the methods and the deletion check within the budget.
+
+    Returns:
+        The question in the unit that was taken, the results, and what is to be said of them.
+    """
     start, budget = time.perf_counter(), asked["budget"]
 
     def left() -> float | None:
@@ -99,13 +106,19 @@ def _answers(question: Question, asked: Mapping[str, Any]) -> tuple[list[Scores]
     names, notes = _choose(question, asked["methods"], budget)
     given = _pinned(question, asked["target"], asked["contrast"])
     given |= {"unit": asked["unit"], "seed": asked["seed"], "baseline": "mean"}
-    results = []
-    for name in names:
+    forms: dict[str, Form] = {name: Form({}) for name in names}
+    if budget is not None:
+        unit, forms, more = fitting(question, names, budget, asked["unit"])
+        question = replace(question, units=question.subject.units(question.tokens, unit))
+        given["unit"], notes = unit, [*notes, *more]
+    results, rows = [], 0.0
+    for name, form in forms.items():
         seconds = left()
-        result, again = _run(name, question, asked["prompt"], given, AUTO_SECONDS if seconds is None else seconds)
-        results, notes = [*results, result], [*notes, *again]
-    results, more = _checked(question, results, left(), asked["seed"])
-    return results, [*notes, *more]
+        own = given | dict(form.chosen)
+        result, again, cost = _run(name, question, asked["prompt"], own, AUTO_SECONDS if seconds is None else seconds)
+        results, notes, rows = [*results, result], [*notes, *again], rows + cost
+    results, more = _checked(question, results, rows, left(), asked["seed"])
+    return question, results, [*notes, *more]
 
 
 def _generated(target: TargetLike, length: int) -> Target:
@@ -162,12 +175,7 @@ def _auto(question: Question, budget: float | None) -> tuple[list[str], list[str
 
 
 def _seconds(question: Question, name: str) -> float:
-    entry = find(name)
-    counts: dict[str, Any] = {
-        p["name"]: p["default"] for p in entry.parameters if isinstance(p.get("default"), (int, float))
-    }
-    counts |= {"units": len(question.units), "targets": question.readout.size, "tokens": len(question.tokens)}
-    return estimate(question.subject, entry.cost, counts, len(question.tokens)).seconds
+    return price(find(name), question, {}).seconds
 
 
 def _pinned(question: Question, target: TargetLike, contrast: int | str | None) -> dict[str, Any]:
@@ -186,13 +194,18 @@ def _pinned(question: Question, target: TargetLike, contrast: int | str | None) 
 
 def _run(
     name: str, question: Question, prompt: PromptLike, given: Mapping[str, Any], seconds: float
-) -> tuple[Scores, list[str]]:
-    """Run a method, again with more steps where its scores do not add up and time allows; return notes, too."""
+) -> tuple[Scores, list[str], float]:
+    """Run a method, again with more steps where its scores do not add up and time allows.
+
+    Returns:
+        The result, notes, and the rows of the last run, those whose scores were known included.
+    """
     taken = {p["name"]: p.get("default") for p in find(name).parameters}
     given = {key: value for key, value in given.items() if key in taken}
-    result: Scores = run(name, question.subject, prompt, **given)
+    with store.taken() as known:
+        result: Scores = run(name, question.subject, prompt, **given)
     notes: list[str] = []
-    steps = taken.get("steps")
+    steps = given.pop("steps", taken.get("steps"))
     while (
         isinstance(steps, int)
         and steps < MOST_STEPS
@@ -202,8 +215,9 @@ def _run(
         steps *= 4
         seconds -= 4 * result.provenance.seconds
         notes = [f"{name} was run with {steps} steps, because with fewer its scores did not add up."]
-        result = run(name, question.subject, prompt, steps=steps, **given)
-    return result, notes
+        with store.taken() as known:
+            result = run(name, question.subject, prompt, steps=steps, **given)
+    return result, notes, result.provenance.forwards + BACKWARD * result.provenance.backwards + known.rows
 
 
 def _incomplete(result: Scores) -> bool:
@@ -211,9 +225,8 @@ def _incomplete(result: Scores) -> bool:
 
 
 def _checked(
-    question: Question, results: list[Scores], seconds: float | None, seed: int
+    question: Question, results: list[Scores], spent: float, seconds: float | None, seed: int
 ) -> tuple[list[Scores], list[str]]:
-    spent = sum(_rows(result.provenance) for result in results)
     allowed = spent / 2
     total = sum(r.provenance.seconds for r in results)
     if seconds is not None:
@@ -232,10 +245,6 @@ def _checked(
     return checked, [
         f"The {how} check removed units by {replacement!r} at {size.points} points against {size.orders} random orders."
     ]
-
-
-def _rows(provenance: Provenance) -> float:
-    return provenance.forwards + BACKWARD * provenance.backwards
 
 
 def _agreement(results: Sequence[Scores]) -> tuple[Evidence, ...]:

@@ -22,6 +22,21 @@ COSTS = [
 ]
 
 
+ENDLESS = [
+    ("min(samples, 2**units)*F+F", {"samples": 100, "units": 5000}, (101, 0)),
+    ("max(2*units*(1-exact), exact*2**units)*F", {"exact": False, "units": 5000}, (10_000, 0)),
+]
+
+
+@pytest.mark.parametrize(("expression", "counts", "by_hand"), ENDLESS)
+def test_a_bound_that_is_not_reached_may_be_endless(
+    expression: str, counts: dict[str, Any], by_hand: tuple[float, float]
+) -> None:
+    assert evaluate_cost(expression, counts) == by_hand
+    with pytest.raises(InputError, match="too large"):
+        evaluate_cost("2**units*F", counts)
+
+
 @pytest.mark.parametrize(("expression", "counts", "by_hand"), COSTS)
 def test_costs_against_values_by_hand(expression: str, counts: dict[str, float], by_hand: tuple[float, float]) -> None:
     assert evaluate_cost(expression, counts) == by_hand

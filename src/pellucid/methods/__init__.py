@@ -11,10 +11,11 @@ from typing import Any
 from pellucid.core.callable_module import make_callable
 from pellucid.core.catalogue import Entry, entries, find_entry
 from pellucid.core.errors import InputError, did_you_mean
+from pellucid.core.params import PositiveFloat, check
 from pellucid.core.presets import presets
 from pellucid.core.targets import Target
 
-__all__ = ["find", "function", "methods", "run"]
+__all__ = ["estimate", "find", "function", "methods", "run"]
 
 
 def methods() -> list[dict[str, Any]]:
@@ -44,7 +45,9 @@ def function(name: str) -> Callable[..., Any]:
     return found
 
 
-def run(name: str, subject: Any, /, *args: Any, preset: str = "", **parameters: Any) -> Any:
+def run(
+    name: str, subject: Any, /, *args: Any, preset: str = "", budget: float | None = None, **parameters: Any
+) -> Any:
     """Run a method, metric or study by name and return its result (a list of them for a sequence of prompts).
 
     The same as importing the function from its file and calling it.
@@ -55,15 +58,38 @@ def run(name: str, subject: Any, /, *args: Any, preset: str = "", **parameters: 
         *args: The prompt, or what else the method is given.
         preset: The name of a toolkit whose conventions are taken for every parameter that is not given; see
             `pellucid.presets`.
+        budget: The seconds that may be spent: where more are estimated, fewer samples and then coarser units are taken,
+            as the evidence of the result says; what is given in `parameters` stays.
         **parameters: The parameters of the method.
 
     Raises:
         InputError: The method, the preset or a parameter is unknown, or a value does not fit.
+        ResourceError: No form of the method fits into the budget; nothing was run.
     """
     called = function(name)
     if preset:
         parameters = _with_preset(preset, called, parameters)
-    return called(subject, *args, **parameters)
+    if budget is None:
+        return called(subject, *args, **parameters)
+    check("run", {"budget": PositiveFloat}, {"budget": budget})
+    engine: Any = importlib.import_module("pellucid.engine.budget")
+    return engine.run_within(find(name), called, subject, args, parameters, budget)
+
+
+def estimate(name: str, subject: Any, /, *args: Any, preset: str = "", **parameters: Any) -> Any:
+    """Estimate what `run` with the same arguments would take: `seconds`, `bytes`, `forwards`, `backwards`.
+
+    The model is measured for a few seconds at the first call. An approximation: within a factor of 1.5 in time and 0.7
+    to 1.2 in memory on tested models, where the machine does nothing else.
+
+    Raises:
+        InputError: What the method takes or costs is not known before it runs.
+    """
+    if preset:
+        parameters = _with_preset(preset, function(name), parameters)
+    engine: Any = importlib.import_module("pellucid.engine.budget")
+    entry = find(name)
+    return engine.price(entry, engine.question_of(entry, subject, args, parameters), parameters)
 
 
 def _with_preset(preset: str, called: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""How the output is shared out backwards through the model, layer by layer."""
