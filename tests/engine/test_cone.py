@@ -110,7 +110,8 @@ def test_a_function_is_told_positions_of_the_whole_prompt() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bert-classifier", "modernbert-classifier", "albert-classifier", "distilbert-classifier"]
+    "name",
+    ["bert-classifier", "modernbert-classifier", "albert-classifier", "distilbert-classifier", "deberta-v2-classifier"],
 )
 def test_encoders_save_the_layers_below(name: str) -> None:
     subject = pellucid.load(TINY[name]().to(torch.float64))

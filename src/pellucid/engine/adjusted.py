@@ -59,16 +59,20 @@ def estimate(
         The estimate: unbiased for a fixed number of samples. Shapley values sum to v(all) - v(none) exactly.
     """
     plan = design(players, samples, sizes, rng)
-    known = value(plan.full)
+    # What shares beginnings is scored together, so only as many looks are taken as may end the sampling.
+    looks = 1 if precision is None else min(LOOKS, max(1, len(plan.pairs) // 8))
+    chunks = np.array_split(plan.pairs, looks)
+    first = value(np.concatenate([plan.full, chunks[0].reshape(-1, players)]))
+    known, drawn = first[: len(plan.full)], [first[len(plan.full) :]]
     ends = known[plan.full.all(1)][0] - known[~plan.full.any(1)][0]
     if plan.exact:
         return Estimate(index.counts(plan.full, np.zeros(len(plan.full))).T @ known, None, ends, 0)
     features = sets_up_to(players, order)
     seen = np.zeros((0, 2, known.shape[1]))
-    steps = 1 if precision is None else LOOKS
     found = error = np.zeros(0)
-    for chunk in np.array_split(plan.pairs, min(steps, max(1, len(plan.pairs) // 8))):
-        seen = np.concatenate([seen, value(chunk.reshape(-1, players)).reshape(len(chunk), 2, -1)])
+    for chunk in chunks:
+        scored = drawn.pop() if drawn else value(chunk.reshape(-1, players))
+        seen = np.concatenate([seen, scored.reshape(len(chunk), 2, -1)])
         part = Design(plan.full, plan.pairs[: len(seen)], plan.log_chance)
         found, error = _adjusted(part, known, seen, index, features)
         if precision is not None and bool((error <= precision * np.maximum(np.abs(ends), 1e-12)).all()):

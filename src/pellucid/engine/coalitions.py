@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+LEAST_ORDERS = 16
+ORDERS_AT_ONCE = 8
+
 
 def all_coalitions(players: int) -> np.ndarray:
     """Return every coalition as a row of booleans: [2**players, players]; row r holds the bits of r, player 0 first."""
@@ -58,42 +61,55 @@ def sampled_shapley(
     permutations_at_most: int,
     precision: float | None,
     rng: np.random.Generator,
-    batch: int = 8,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Estimate Shapley values from random orders until the largest standard error falls under `precision`.
 
     Args:
         players: number of players.
         value: maps coalitions [n, players] to [n, targets].
-        permutations_at_most: largest number of orders (rounded up to pairs).
+        permutations_at_most: largest number of orders; all of them are taken, at once, without a `precision`.
         precision: stop when every standard error is below this share of |v(all) - v(none)|; None never stops early.
         rng: source of randomness.
-        batch: orders drawn between two looks at the standard error; even.
 
     Returns:
-        means [players, targets], standard errors of the same shape (from antithetic pairs, which are independent) and
-        the number of orders. Unbiased for a fixed number of orders; each order sums to v(all) - v(none), so the mean
-        does too.
+        means [players, targets], standard errors of the same shape (over antithetic pairs, which are independent; NaN
+        for fewer than two) and the number of orders. Unbiased for a fixed number of orders; each order sums to
+        v(all) - v(none), so the mean does too.
     """
     draw = permutations(players, rng)
-    pairs: list[np.ndarray] = []
-    while 2 * len(pairs) < permutations_at_most:
-        count = min(batch, permutations_at_most - 2 * len(pairs))
-        orders = [next(draw) for _ in range(count + count % 2)]
-        values = value(np.concatenate([walk(order) for order in orders]))
-        gains = np.diff(values.reshape(len(orders), players + 1, -1), axis=1)
-        by_player = np.zeros_like(gains)
+    found, error = np.zeros((0, players, 1)), np.zeros(0)
+    while len(found) < permutations_at_most:
+        # What shares beginnings is scored together, so only as many looks are taken as may end the sampling.
+        count = permutations_at_most if precision is None else ORDERS_AT_ONCE if len(found) else LEAST_ORDERS
+        orders = [next(draw) for _ in range(min(count, permutations_at_most - len(found)))]
+        values = value(np.concatenate([walk(order) for order in orders])).reshape(len(orders), players + 1, -1)
+        gains = np.zeros((len(orders), players, values.shape[2]))
         for i, order in enumerate(orders):
-            by_player[i, order] = gains[i]
-        pairs.extend((by_player[::2] + by_player[1::2]) / 2)
-        error = standard_error(np.stack(pairs))
-        total = np.abs(
-            values.reshape(len(orders), players + 1, -1)[0, -1] - values.reshape(len(orders), players + 1, -1)[0, 0]
-        )
-        if precision is not None and len(pairs) >= 8 and bool((error <= precision * np.maximum(total, 1e-12)).all()):
+            gains[i, order] = np.diff(values[i], axis=0)
+        found = np.concatenate([found, gains]) if len(found) else gains
+        error, total = error_over_pairs(found), np.abs(values[0, -1] - values[0, 0])
+        if (
+            precision is not None
+            and len(found) >= LEAST_ORDERS
+            and (error <= precision * np.maximum(total, 1e-12)).all()
+        ):
             break
-    stacked = np.stack(pairs)
-    return stacked.mean(0), standard_error(stacked), 2 * len(pairs)
+    return found.mean(0), error, len(found)
+
+
+def error_over_pairs(draws: np.ndarray) -> np.ndarray:
+    """Return the standard error of the mean of draws that come in pairs, of which a last single one may be left.
+
+    Only the pairs are independent of each other: what a pair is away from the mean counts as one.
+    """
+    pairs = -(-len(draws) // 2)
+    if pairs < 2:
+        return np.full(draws.shape[1:], np.nan)
+    away = draws - draws.mean(0)
+    together = away[::2].copy()
+    together[: len(draws) // 2] += away[1::2]
+    error: np.ndarray = np.sqrt(pairs / (pairs - 1) * (together**2).sum(0)) / len(draws)
+    return error
 
 
 def standard_error(draws: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ def _block_alone(
     ]
     others = [block for i, block in enumerate(blocks) if i != layer]
     tails = [Tail(0, start, row.ids) for start, row in zip(starts, edited, strict=True)]
-    contexts: list[AbstractContextManager[None]] = [hooked(hooks), bypassed(others, base.tuples)]
+    contexts: list[AbstractContextManager[None]] = [hooked(hooks), bypassed(others, base.parts)]
     contexts += [] if inside is None else [inside]
     run(subject, None if inside is not None else base.past, tails, [], contexts)
     return got[0]

@@ -17,7 +17,7 @@ from pellucid.engine.reading import read
 from pellucid.engine.readout import Readout
 from pellucid.engine.variants import whole
 from pellucid.models.edits import Edit
-from pellucid.models.hooks import Hook, bypassed, hooked
+from pellucid.models.hooks import Hook, bypassed, hooked, parts_of
 from pellucid.models.taps import first_input
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def score_from_layers(
     found = np.zeros((len(edits), readout.size))
     first = [_first_layer(subject, one) for one in edits]
     streams: dict[int, torch.Tensor] = {}
-    kinds: list[bool] = []
+    kinds: list[int] = []
     if any(first):
         _keep_streams(subject, tokens, readout, streams, kinds)
     for layer in sorted(set(first)):
@@ -52,7 +52,7 @@ def score_from_layers(
 
 @contextmanager
 def _from_layer(
-    subject: Subject, layer: int, streams: dict[int, torch.Tensor], kinds: list[bool], rows: int
+    subject: Subject, layer: int, streams: dict[int, torch.Tensor], kinds: list[int], rows: int
 ) -> Iterator[None]:
     if not layer:
         yield
@@ -73,7 +73,7 @@ def _first_layer(subject: Subject, edits: tuple[Edit, ...]) -> int:
 
 
 def _keep_streams(
-    subject: Subject, tokens: Tokens, readout: Readout, streams: dict[int, torch.Tensor], kinds: list[bool]
+    subject: Subject, tokens: Tokens, readout: Readout, streams: dict[int, torch.Tensor], kinds: list[int]
 ) -> None:
     def before(layer: int) -> Any:
         def keep(args: Any, kwargs: Any) -> Any:
@@ -83,7 +83,7 @@ def _keep_streams(
         return keep
 
     def after(output: Any) -> Any:
-        kinds.append(isinstance(output, tuple))
+        kinds.append(parts_of(output))
         return output
 
     blocks = blocks_of(subject)

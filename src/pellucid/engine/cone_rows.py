@@ -14,7 +14,7 @@ from pellucid.engine.planning import TOKENS_PER_BATCH
 from pellucid.models.batch import Row
 from pellucid.models.edits import Context, Edit
 from pellucid.models.forward import tail_hooks
-from pellucid.models.hooks import Hook, bypassed, hooked
+from pellucid.models.hooks import Hook, bypassed, hooked, parts_of
 from pellucid.models.layout import block_of, depth, place, submodule
 from pellucid.models.shared_past import Past
 from pellucid.models.tails import Tail, continue_rows
@@ -42,7 +42,7 @@ class Base:
     streams: tuple[torch.Tensor, ...]
     mixed: tuple[torch.Tensor, ...]
     attention: Any
-    tuples: bool
+    parts: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def base_run(subject: Subject, ids: tuple[int, ...], prompt: int) -> Base:
         return output
 
     def after(output: Any) -> Any:
-        kinds.append(isinstance(output, tuple))
+        kinds.append(parts_of(output))
         streams[len(blocks)] = unwrap(output, 0)[0]
         return output
 
@@ -128,7 +128,7 @@ def _finish(
     hooks = [entry, *tail_hooks(subject, edited)]
     ends = [(number, at - row.position) for number, row in enumerate(rows) for at in wanted]
     tails = [Tail(0, row.position, base.ids[row.position :]) for row in rows]
-    logits = run(subject, base.past, tails, ends, [bypassed(blocks[:layer], base.tuples), hooked(hooks)])
+    logits = run(subject, base.past, tails, ends, [bypassed(blocks[:layer], base.parts), hooked(hooks)])
     return iter(logits.reshape(len(rows), len(wanted), -1))
 
 

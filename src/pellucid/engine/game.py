@@ -80,6 +80,10 @@ def sampling_error(values: np.ndarray, error: np.ndarray | None, count: int, wha
     """Return the evidence on the standard errors of scores from `count` draws (`what` names them); none if exact."""
     if error is None:
         return ()
+    if np.isnan(error).all():
+        return (
+            Evidence("sampling error", f"{count} {what} are too few for a standard error.", {"draws": float(count)}),
+        )
     largest, scale = float(np.nanmax(error)), float(np.abs(values).max())
     share = largest / max(scale, 1e-12)
     return (

@@ -10,6 +10,7 @@ from pellucid.engine.adjusted import Estimate
 from pellucid.engine.coalitions import standard_error, walk
 
 LEAST_DRAWS = 8
+DRAWS_AT_ONCE = 4
 
 
 def rotations(players: int, strata: int, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
@@ -45,12 +46,14 @@ def estimate_over_orders(
         out v(all) - v(none), so the mean does too.
     """
     found: list[np.ndarray] = []
-    batch, ends, each = 4, np.zeros(0), 1
-    while len(found) < 2 or (len(found) + 1) * each <= orders_at_most:
-        group = [next(draws) for _ in range(batch)]
-        each = len(group[0])
-        fit = max(2 - len(found), min(batch, orders_at_most // each - len(found)))
-        orders = [order for draw in group[:fit] for order in draw]
+    first = next(draws)
+    ends, each = np.zeros(0), len(first)
+    most = max(2, orders_at_most // each)
+    while len(found) < most:
+        # What shares beginnings is scored together, so only as many looks are taken as may end the sampling.
+        count = most if precision is None else DRAWS_AT_ONCE if found else LEAST_DRAWS
+        group = [first if not found and k == 0 else next(draws) for k in range(min(count, most - len(found)))]
+        orders = [order for draw in group for order in draw]
         values = value(np.concatenate([walk(order) for order in orders])).reshape(len(orders), players + 1, -1)
         ends = values[0, -1] - values[0, 0]
         gains = np.zeros((len(orders), players, values.shape[2]))

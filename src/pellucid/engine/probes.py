@@ -17,7 +17,7 @@ from pellucid.models import kernels
 from pellucid.models.batch import Row
 from pellucid.models.edits import Edit
 from pellucid.models.forward import forward
-from pellucid.models.hooks import Hook, bypassed, hooked
+from pellucid.models.hooks import Hook, bypassed, hooked, parts_of
 from pellucid.models.layout import block_of, depth, main_stack
 from pellucid.models.proofs import probe
 
@@ -196,20 +196,20 @@ def _only(subject: Subject, blocks: int) -> Iterator[None]:
     if not others:
         yield
         return
-    with subject.lock, bypassed(others, _hands_on_tuples(subject)):
+    with subject.lock, bypassed(others, _output_parts(subject)):
         yield
 
 
-def _hands_on_tuples(subject: Subject) -> bool:
-    key = ("blocks give tuples", type(subject.model))
+def _output_parts(subject: Subject) -> int:
+    key = ("parts of a block's output", type(subject.model))
     if key not in subject.state.cache:
-        kinds: list[bool] = []
+        kinds: list[int] = []
 
         def see(output: object) -> object:
-            kinds.append(isinstance(output, tuple))
+            kinds.append(parts_of(output))
             return output
 
         with subject.uncounted(), torch.no_grad(), hooked([Hook(_blocks(subject)[0], "output", see)]):
             forward(subject, [probe(subject, 4)])
-        subject.state.cache[key] = bool(kinds and kinds[0])
-    return bool(subject.state.cache[key])
+        subject.state.cache[key] = kinds[0] if kinds else 0
+    return int(subject.state.cache[key])

@@ -68,10 +68,15 @@ def acting(work: Mapping[torch.nn.Module, Callable[..., Any]]) -> Iterator[None]
                 module.forward = own
 
 
-def bypassed(modules: Sequence[torch.nn.Module], tuples: bool) -> AbstractContextManager[None]:
-    """Let modules hand their input on unchanged (as a 1-tuple where `tuples`)."""
+def parts_of(output: Any) -> int:
+    """Return the length of a module's output, 0 where it is no tuple."""
+    return len(output) if isinstance(output, tuple) else 0
+
+
+def bypassed(modules: Sequence[torch.nn.Module], parts: int) -> AbstractContextManager[None]:
+    """Let modules hand their input on unchanged: alone where `parts` is 0, else first in a tuple of so many."""
 
     def skip(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (hidden_states,) if tuples else hidden_states
+        return (hidden_states, *[None] * (parts - 1)) if parts else hidden_states
 
     return acting(dict.fromkeys(modules, skip))

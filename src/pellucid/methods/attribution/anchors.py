@@ -38,8 +38,8 @@ def anchors(
     chance 1/2. Sets grow by one unit in a beam search; which of them are best is decided by the KL-LUCB bandit, and a
     set is accepted when the lower confidence bound of its precision is within `tolerance` of `precision`
     (Ribeiro et al. 2018). A unit of the anchor scores what it added to the estimated precision when it joined, so
-    the scores sum to the anchor's precision minus that of keeping nothing; units outside score 0. Precisions are exact where all 2^n
-    cases fit into `samples`, else estimates whose interval holds with chance 95 %.
+    the scores sum to the anchor's precision minus that of keeping nothing; units outside score 0. Precisions are
+    exact where all 2^n cases fit into `samples`, else estimates whose interval holds with chance 95 %.
 
     Args:
         subject: the model, from `pellucid.load`, or a black box.

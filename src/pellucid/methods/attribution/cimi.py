@@ -44,9 +44,9 @@ def cimi(
     exchanged, where u are embeddings of random tokens and f0 is the change when all is noise; intervention: c must stay
     when what it leaves out moves towards u; and causal prior: with u in the place of e it must be smaller
     (Wu et al. 2023, whose c is trained on a data set and then serves any of its texts). These alone are content with a
-    mask that keeps everything, so the mean mask is a loss of its own here. 0 is noise, 1 is needed; unsigned. An approximation
-    by training, which can end in different masks, hence several networks; the evidence says how much of the change mask
-    and complement keep.
+    mask that keeps everything, so the mean mask is a loss of its own here. 0 is noise, 1 is needed; unsigned. An
+    approximation by training, which can end in different masks, hence several networks; the evidence says how much of
+    the change mask and complement keep.
 
     Args:
         subject: the model, from `pellucid.load`.

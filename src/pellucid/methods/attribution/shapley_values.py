@@ -7,10 +7,9 @@ import numpy as np
 from pellucid.core.errors import InputError
 from pellucid.core.metadata import method
 from pellucid.core.params import Positive, PositiveFloat, PromptLike, Replacement, TargetLike, Unit
-from pellucid.core.results import Evidence, Scores
+from pellucid.core.results import Scores
 from pellucid.engine.coalitions import all_coalitions, exact_shapley, sampled_shapley
-from pellucid.engine.question import ask, completeness
-from pellucid.engine.variants import default_replacement
+from pellucid.engine.game import efficiency, play, sampling_error
 from pellucid.models.subject import Subject
 
 EXACT_LIMIT = 12
@@ -23,7 +22,7 @@ EXACT_LIMIT = 12
     produces="scores",
     axes=("unit",),
     needs=("scores",),
-    cost="max((permutations+1)*(units+1)*(1-exact), exact*2**units)*F+2*F",
+    cost="max(permutations*(units+1)*(1-exact), exact*2**units)*F+2*F",
 )
 def shapley_values(
     subject: Subject, prompt: PromptLike, *, target: TargetLike = None, contrast: int | str | None = None,
@@ -46,7 +45,8 @@ def shapley_values(
         replacement: "delete", "mask", "pad", "mean", "zero" or a token id; None takes "mask" where the model has a
             mask token, else "delete".
         exact: enumerate all 2^n coalitions instead of sampling.
-        permutations: largest number of sampled orders; equal coalitions are scored once.
+        permutations: largest number of sampled orders, taken all at once without a `precision`; equal coalitions are
+            scored once.
         precision: stop once every standard error is below this share of |v(all) - v(none)|.
         seed: of the orders.
 
@@ -57,39 +57,24 @@ def shapley_values(
     Raises:
         InputError: `exact` with more than 12 units.
     """
-    question = ask(subject, prompt, target=target, contrast=contrast, unit=unit)
-    players = len(question.units)
-    removal = default_replacement(question.subject) if replacement is None else replacement
+    game = play(subject, prompt, target, contrast, unit, replacement)
+    players = game.players
     if exact and players > EXACT_LIMIT:
         raise InputError(
             f"Exact Shapley values were asked for {players} units, but only {EXACT_LIMIT} can be enumerated; use a "
             "coarser unit or exact=False."
         )
     if exact:
-        scored = question.score(all_coalitions(players), removal)
+        scored = game.value(all_coalitions(players))
         values, error, count = exact_shapley(scored, players), None, 0
         ends = scored[-1] - scored[0]
     else:
         values, error, count = sampled_shapley(
-            players, lambda masks: question.score(masks, removal), permutations_at_most=permutations,
-            precision=precision, rng=np.random.default_rng(seed),
+            players, game.value, permutations_at_most=permutations, precision=precision,
+            rng=np.random.default_rng(seed),
         )  # fmt: skip
-        whole = question.score(np.array([[True] * players, [False] * players]), removal)
+        whole = game.value(np.array([[True] * players, [False] * players]))
         ends = whole[0] - whole[1]
     title = "Shapley values, exact" if exact else f"Shapley values, {count} orders"
-    result = question.answer(values, title, std_error=error)
-    checks = [completeness(values, ends, "the whole prompt and the prompt without its units")]
-    if error is not None:
-        checks.append(_sampling(values, error, count))
-    return result.with_evidence(*checks)
-
-
-def _sampling(values: np.ndarray, error: np.ndarray, count: int) -> Evidence:
-    largest, scale = float(np.nanmax(error)), float(np.abs(values).max())
-    share = largest / max(scale, 1e-12)
-    return Evidence(
-        "sampling error",
-        f"From {count} orders, the largest standard error is {largest:.2g}, {100 * share:.0f} % of the largest score.",
-        {"standard_error": largest, "relative": share, "permutations": float(count)},
-        ok=share < 0.25,
-    )
+    result = game.question.answer(values, title, std_error=error)
+    return result.with_evidence(efficiency(values, ends), *sampling_error(values, error, count, "orders"))
