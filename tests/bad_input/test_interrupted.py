@@ -107,7 +107,8 @@ def test_ctrl_c_in_the_command_line_leaves_no_file(tmp_path: Path) -> None:
     finally:
         process.kill()
         os.close(ours)
-    assert process.returncode == 130, said
+    # A shell says 130 for both: Python also ends by the signal itself where that broke into an `exec`, as at imports.
+    assert process.returncode in (130, -signal.SIGINT), said
     assert printed == b""
     assert b"Traceback" not in said
     assert list(out.iterdir()) == []

@@ -12,7 +12,7 @@ import pellucid
 from pellucid import Edit, Target
 from pellucid.engine import cone, cone_block
 from pellucid.engine.capture import capture
-from pellucid.engine.cone_rows import base_run
+from pellucid.engine.cone_rows import base_runs
 from pellucid.engine.question import ask
 from pellucid.models.edits import Context
 from tests.engine.test_sharing import DECODERS, IDS, trusted
@@ -39,7 +39,7 @@ def values(subject: pellucid.Subject, part: str, prompt: list[int] = OTHER) -> l
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_block_after_its_pattern_is_computed_without_attention(name: str) -> None:
     subject = trusted(name)
-    assert cone_block.has_halves(subject, base_run(subject, tuple(IDS), len(IDS)))
+    assert cone_block.has_halves(subject, base_runs(subject, tuple(IDS), len(IDS), [()], [11]))
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -91,6 +91,23 @@ def test_the_noisy_base_takes_the_cone(monkeypatch: pytest.MonkeyPatch) -> None:
     question = ask(noisy, IDS, target=17)
     edits = [(Edit("blocks.1.mlp.out", "zero", where={"position": p}),) for p in range(3)]
     cone.score_edits(noisy, question.tokens, question.readout, edits)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_sets_depart_from_several_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws of noise inside the sets, with a window over layers, several positions, and no further edit."""
+    subject = trusted(name)
+    monkeypatch.setattr(cone, "TOKENS_PER_BATCH", 2 * len(IDS))  # two runs at a time
+    clean = capture(subject, IDS, ["blocks.*.resid_post"])
+    wide = next(iter(clean.values())).shape[-1]
+    sets: list[tuple[Edit, ...]] = [()]
+    for draw in range(3):
+        noise = torch.randn(2, wide, dtype=torch.float64, generator=torch.Generator().manual_seed(draw))
+        drawn = Edit("embed.token", "add", 3 * noise, {"position": (2, 3)})
+        restored = [Edit(site, "patch_from", value, {"position": 3}) for site, value in clean.items()]
+        moved = (Edit("blocks.0.mlp.out", "zero", where={"position": (5, 2)}), Edit("blocks.1.attn.q", "scale", 2.0))
+        sets += [(drawn,), (drawn, restored[1]), (drawn, *restored[:2]), (*moved, drawn)]
+    agree(subject, sets, Target.continuation([3, 4], each=True))
 
 
 def test_a_function_is_told_positions_of_the_whole_prompt() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 LEAST_ORDERS = 16
+ROWS_AT_ONCE = 4096
 ORDERS_AT_ONCE = 8
 
 
@@ -67,7 +68,7 @@ def sampled_shapley(
     Args:
         players: number of players.
         value: maps coalitions [n, players] to [n, targets].
-        permutations_at_most: largest number of orders; all of them are taken, at once, without a `precision`.
+        permutations_at_most: largest number of orders; all of them are taken without a `precision`.
         precision: stop when every standard error is below this share of |v(all) - v(none)|; None never stops early.
         rng: source of randomness.
 
@@ -80,7 +81,8 @@ def sampled_shapley(
     found, error = np.zeros((0, players, 1)), np.zeros(0)
     while len(found) < permutations_at_most:
         # What shares beginnings is scored together, so only as many looks are taken as may end the sampling.
-        count = permutations_at_most if precision is None else ORDERS_AT_ONCE if len(found) else LEAST_ORDERS
+        most = max(1, ROWS_AT_ONCE // (players + 1) // 2) * 2
+        count = most if precision is None else ORDERS_AT_ONCE if len(found) else LEAST_ORDERS
         orders = [next(draw) for _ in range(min(count, permutations_at_most - len(found)))]
         values = value(np.concatenate([walk(order) for order in orders])).reshape(len(orders), players + 1, -1)
         gains = np.zeros((len(orders), players, values.shape[2]))

@@ -2,8 +2,9 @@
 
 An edit at layer l and position p of a decoder changes nothing below layer l or left of p: blocks below l are
 bypassed, positions left of p come from kept keys and values. Within its own block, an edit after the attention pattern
-changes the edited positions alone, so that block computes no attention for it. On encoders only the layers below are
-saved. `score_edits_plain` runs every edit as a full forward and is the oracle.
+changes the edited positions alone, so that block computes no attention for it. Edits of the embeddings, as noise, make
+whole runs, from which those of the blocks depart. On encoders only the layers below are saved. `score_edits_plain`
+runs every edit as a full forward and is the oracle.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pellucid.core.axes import parse_site
 from pellucid.core.tokens import Tokens
 from pellucid.engine.cone_block import AFTER_PATTERN, after_pattern, at_one_place, has_halves
 from pellucid.engine.cone_layers import score_from_layers
-from pellucid.engine.cone_rows import Base, Start, base_run, onward
-from pellucid.engine.planning import check_cancelled, in_batches, report
+from pellucid.engine.cone_rows import Base, Start, base_runs, onward
+from pellucid.engine.planning import TOKENS_PER_BATCH, check_cancelled, in_batches, report
 from pellucid.engine.reading import not_nan, read
 from pellucid.engine.readout import Readout, combined
 from pellucid.engine.scoring import trusted
@@ -81,36 +82,46 @@ def _allowed(subject: Subject, tokens: Tokens, readout: Readout) -> bool:
 
 @dataclass(frozen=True)
 class Entry:
-    """A set of edits and where it enters: its first layer, the positions it names (None for all), and how.
+    """A set of edits: those before the first block, which make its run, and where the others enter.
 
-    `after_pattern` says that all edits lie in one block, after its attention pattern; `alone` that a query is edited at
-    one position.
+    `own` are the edits of the first layer where all of them come after its attention pattern, made for their positions
+    `at` alone, `later` the others; `start` is the first position that any names; `alone` says that only a query is
+    edited, at one position.
     """
 
-    edits: Edits
-    layer: int
-    positions: tuple[int, ...] | None
-    after_pattern: bool
-    alone: bool
+    run: Edits
+    layer: int = 0
+    start: int = 0
+    own: Edits = ()
+    at: tuple[int, ...] = ()
+    later: Edits = ()
+    alone: bool = False
 
 
 def _entry(tokens: Tokens, edits: Edits) -> Entry | None:
-    """Return where a set of edits of blocks enters, or None where only the plain form applies."""
-    sites = [parse_site(edit.site) for edit in edits]
-    if not edits or any(edit.phase != "all" for edit in edits):
+    """Return where a set of edits enters, or None where only the plain form applies."""
+    run = tuple(edit for edit in edits if parse_site(edit.site).part == "embed.token")
+    rest = [edit for edit in edits if parse_site(edit.site).part != "embed.token"]
+    sites = [parse_site(edit.site) for edit in rest]
+    if any(edit.phase != "all" for edit in edits):
         return None
     if any(s.layer is None or s.stack or s.part not in (*AFTER_PATTERN, *SPREADING) for s in sites):
         return None
-    named: set[int] | None = set()
-    for edit in edits:
-        positions = _positions(tokens, edit)
-        if positions is not None and not all(0 <= p < len(tokens) for p in positions):
-            return None  # the plain form raises the error
-        named = None if named is None or positions is None else named | set(positions)
-    layers = {int(site.layer or 0) for site in sites}
-    after = len(layers) == 1 and all(site.part in AFTER_PATTERN for site in sites)
-    alone = len(edits) == 1 and sites[0].part == "attn.q" and named is not None and len(named) == 1
-    return Entry(edits, min(layers), None if named is None else tuple(sorted(named)), after, alone)
+    named = [_positions(tokens, edit) for edit in rest]
+    if not all(0 <= p < len(tokens) for at in named for p in at or ()):
+        return None  # the plain form raises the error
+    if not rest:
+        return Entry(run)
+    layer = min(int(site.layer or 0) for site in sites)
+    first = [i for i, site in enumerate(sites) if site.layer == layer]
+    start = min(min(at, default=0) if at is not None else 0 for at in named)
+    alone = len(rest) == 1 and sites[0].part == "attn.q" and len(named[0] or ()) == 1
+    if not alone and any(sites[i].part in SPREADING for i in first):
+        return Entry(run, layer, start, later=tuple(rest))
+    places = [named[i] for i in first]
+    at = () if None in places else tuple(sorted({p for one in places for p in one or ()}))
+    own, later = tuple(rest[i] for i in first), tuple(e for i, e in enumerate(rest) if i not in first)
+    return Entry(run, layer, start, own, at, later, alone)
 
 
 def _positions(tokens: Tokens, edit: Edit) -> tuple[int, ...] | None:
@@ -123,39 +134,56 @@ def _positions(tokens: Tokens, edit: Edit) -> tuple[int, ...] | None:
 
 
 def _score_cone(subject: Subject, tokens: Tokens, readout: Readout, entries: Sequence[Entry]) -> np.ndarray:
+    runs: dict[tuple[int, ...], list[int]] = {}
+    for i, entry in enumerate(entries):
+        runs.setdefault(tuple(map(id, entry.run)), []).append(i)
+    found = np.zeros((len(entries), readout.size))
+    together = max(1, TOKENS_PER_BATCH // (len(tokens) + max(len(forced) for forced in readout.forced)))
+    alike = list(runs.values())
+    for first in range(0, len(alike), together):
+        here = alike[first : first + together]
+        found[[i for run in here for i in run]] = _score_runs(
+            subject, tokens, readout, [[entries[i] for i in run] for run in here]
+        )
+    return found
+
+
+def _score_runs(subject: Subject, tokens: Tokens, readout: Readout, runs: Sequence[Sequence[Entry]]) -> np.ndarray:
+    """Return the scores [sets of all runs, readout.size] of the sets that depart from each run."""
     pieces: dict[tuple[int, ...], torch.Tensor] = {}
+    rows = [(number, entry) for number, run in enumerate(runs) for entry in run]
     for forced in readout.forced:
-        base = base_run(subject, tokens.ids + forced, len(tokens))
         wanted = list(range(len(tokens) - 1, len(tokens) + len(forced)))
-        pieces[forced] = _logits(subject.without_edits(), base, wanted, entries)
-        subject.count(forwards=len(entries))
+        base = base_runs(subject, tokens.ids + forced, len(tokens), [run[0].run for run in runs], wanted)
+        pieces[forced] = _logits(subject.without_edits(), base, wanted, rows)
+        subject.count(forwards=len(rows))
     values = combined(readout, pieces)
     not_nan(values, readout)
     return values.double().cpu().numpy()
 
 
-def _logits(subject: Subject, base: Base, wanted: list[int], entries: Sequence[Entry]) -> torch.Tensor:
+def _logits(subject: Subject, base: Base, wanted: list[int], rows: Sequence[tuple[int, Entry]]) -> torch.Tensor:
     """Return the logits [sets, wanted, vocabulary], bucketed by the layer where each set enters."""
     halves = has_halves(subject, base)
-    found: dict[int, torch.Tensor] = {}
-    for layer in sorted({entry.layer for entry in entries}):
-        here = [i for i, entry in enumerate(entries) if entry.layer == layer]
-        half = [i for i in here if halves and entries[i].after_pattern]
-        alone = [i for i in here if entries[i].alone]
+    found = {i: base.logits[run] for i, (run, entry) in enumerate(rows) if not (entry.own or entry.later)}
+    for layer in sorted({entry.layer for _, entry in rows}):
+        here = [i for i, (_, entry) in enumerate(rows) if entry.layer == layer and i not in found]
+        alone = [i for i in here if rows[i][1].alone]
+        half = [i for i in here if halves and rows[i][1].own and i not in alone]
         spread = [i for i in here if i not in {*half, *alone}]
         late: list[Start] = []
         for some, work in ((half, after_pattern), (alone, at_one_place)):
             check_cancelled()
-            places = [_places(base, entries[i]) for i in some]
-            changed = work(subject, base, layer, [(entries[i].edits, at) for i, at in zip(some, places, strict=True)])
-            late += [Start(at[0], at, value) for at, value in zip(places, changed, strict=True)]
+            places = [rows[i][1].at or tuple(range(len(base.ids))) for i in some]
+            placed = [(rows[i][0], rows[i][1].own, at) for i, at in zip(some, places, strict=True)]
+            changed = work(subject, base, layer, placed)
+            late += [
+                Start(rows[i][0], rows[i][1].start, at, value, rows[i][1].later)
+                for i, at, value in zip(some, places, changed, strict=True)
+            ]
         check_cancelled()
         found.update(zip([*half, *alone], onward(subject, base, layer + 1, late, wanted), strict=True))
-        early = [Start(_places(base, entries[i])[0], edits=entries[i].edits) for i in spread]
+        early = [Start(run, e.start, edits=(*e.own, *e.later)) for run, e in (rows[i] for i in spread)]
         found.update(zip(spread, onward(subject, base, layer, early, wanted), strict=True))
-        report(len(found), len(entries))
-    return torch.stack([found[i] for i in range(len(entries))])
-
-
-def _places(base: Base, entry: Entry) -> tuple[int, ...]:
-    return tuple(range(len(base.ids))) if entry.positions is None else entry.positions
+        report(len(found), len(rows))
+    return torch.stack([found[i] for i in range(len(rows))])

@@ -36,7 +36,7 @@ AFTER_PATTERN = (
     "mlp.out",
     "resid_post",
 )
-Placed = tuple[tuple[Edit, ...], tuple[int, ...]]
+Placed = tuple[int, tuple[Edit, ...], tuple[int, ...]]  # the run, the edits, the positions
 
 
 def after_pattern(subject: Subject, base: Base, layer: int, rows: Sequence[Placed]) -> list[torch.Tensor]:
@@ -47,17 +47,17 @@ def after_pattern(subject: Subject, base: Base, layer: int, rows: Sequence[Place
     """
     found: dict[int, torch.Tensor] = {}
     for chunk in _chunks(rows):
-        places = [rows[i][1] for i in chunk]
+        places = [rows[i][2] for i in chunk]
         width = max(map(len, places))
+        runs = torch.tensor([[rows[i][0]] for i in chunk])
         index = torch.tensor([[*at, *(at[-1:] * (width - len(at)))] for at in places])
-        hidden = base.streams[layer][index]
-        got = _half(subject, base, layer, index, hidden, [rows[i] for i in chunk])
+        got = _half(subject, base, layer, (runs, index), [rows[i] for i in chunk])
         found.update({i: got[number, : len(at)] for number, (i, at) in enumerate(zip(chunk, places, strict=True))})
     return [found[i] for i in range(len(rows))]
 
 
 def _half(
-    subject: Subject, base: Base, layer: int, index: torch.Tensor, hidden: torch.Tensor, rows: Sequence[Placed]
+    subject: Subject, base: Base, layer: int, index: tuple[torch.Tensor, torch.Tensor], rows: Sequence[Placed]
 ) -> torch.Tensor:
     layout, blocks = subject.need_layout(), blocks_of(subject)
     project = place(subject.model, layout, Site("", layer, "attn.z")).module
@@ -67,7 +67,7 @@ def _half(
         return rewrap(base.attention, 0, unwrap(project(mixed), 0))
 
     inside = acting({submodule(blocks[layer], layout.stacks[""].attention): attention})
-    return _block_alone(subject, base, layer, hidden, rows, [0] * len(rows), inside)
+    return _block_alone(subject, base, layer, base.streams[layer][index], rows, [0] * len(rows), inside)
 
 
 def _block_alone(
@@ -84,7 +84,7 @@ def _block_alone(
 
     edited = [
         Row(tuple(base.ids[p] for p in at), edits=tuple(moved(edit, at, base.prompt) for edit in edits))
-        for edits, at in rows
+        for _, edits, at in rows
     ]
     hooks = [
         Hook(blocks[layer], "input", put_in(hidden)),
@@ -92,7 +92,7 @@ def _block_alone(
         Hook(blocks[layer], "output", keep),
     ]
     others = [block for i, block in enumerate(blocks) if i != layer]
-    tails = [Tail(0, start, row.ids) for start, row in zip(starts, edited, strict=True)]
+    tails = [Tail(run, start, row.ids) for (run, _, _), start, row in zip(rows, starts, edited, strict=True)]
     contexts: list[AbstractContextManager[None]] = [hooked(hooks), bypassed(others, base.parts)]
     contexts += [] if inside is None else [inside]
     run(subject, None if inside is not None else base.past, tails, [], contexts)
@@ -104,8 +104,8 @@ def at_one_place(subject: Subject, base: Base, layer: int, rows: Sequence[Placed
     found: list[torch.Tensor] = []
     for first in range(0, len(rows), TOKENS_PER_BATCH):
         chunk = rows[first : first + TOKENS_PER_BATCH]
-        positions = [at[0] for _, at in chunk]
-        hidden = base.streams[layer][positions][:, None]
+        positions = [at[0] for _, _, at in chunk]
+        hidden = base.streams[layer][[run for run, _, _ in chunk], positions][:, None]
         found += list(_block_alone(subject, base, layer, hidden, chunk, positions))
     return found
 
@@ -121,11 +121,11 @@ def has_halves(subject: Subject, base: Base) -> bool:
 def _halves_agree(subject: Subject, base: Base) -> bool:
     if place(subject.model, subject.need_layout(), Site("", 0, "attn.z")).tap.flat:
         return False
-    everywhere = tuple(range(len(base.ids)))
+    everywhere, runs = tuple(range(len(base.ids))), range(len(base.logits))
     eps = torch.finfo(getattr(torch, subject.dtype)).eps
     for layer in range(len(base.mixed)):
         try:
-            found = after_pattern(subject, base, layer, [((), everywhere)])[0]
+            found = torch.stack(after_pattern(subject, base, layer, [(run, (), everywhere) for run in runs]))
         except (PellucidError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
             return False
         whole = base.streams[layer + 1]
@@ -137,8 +137,8 @@ def _halves_agree(subject: Subject, base: Base) -> bool:
 def _chunks(rows: Sequence[Placed]) -> Iterator[list[int]]:
     """Cut rows into batches by their number of positions."""
     chunk: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i][1])):
-        if chunk and (len(chunk) + 1) * len(rows[i][1]) > TOKENS_PER_BATCH:
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i][2])):
+        if chunk and (len(chunk) + 1) * len(rows[i][2]) > TOKENS_PER_BATCH:
             yield chunk
             chunk = []
         chunk.append(i)

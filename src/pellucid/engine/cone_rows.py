@@ -1,4 +1,4 @@
-"""Rows of the causal cone: parts of one run, continued from a block and a position on."""
+"""Rows of the causal cone: parts of a few whole runs, continued from a block and a position on."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ FREE_TOKENS = 512  # below this many tokens padding costs less than another batc
 
 @dataclass(frozen=True)
 class Base:
-    """The run that edits depart from.
+    """The runs of one text that edits depart from; they differ by edits made before the first block.
 
-    `streams` are the residual stream [positions, dimension] before every block and at the end, `mixed` what each output
-    projection of attention was given, `attention` what an attention module returned, `prompt` the length of the prompt
-    without the continuation.
+    `streams` are the residual stream [runs, positions, dimension] before every block and at the end, `mixed` what each
+    output projection of attention was given, `attention` what an attention module returned, `prompt` the length of the
+    prompt without the continuation, `logits` [runs, wanted, vocabulary] what the runs end in.
     """
 
     ids: tuple[int, ...]
@@ -43,20 +43,24 @@ class Base:
     mixed: tuple[torch.Tensor, ...]
     attention: Any
     parts: int
+    logits: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Start:
-    """A row: where it begins, and either new values of the stream at some positions, or edits made on the way."""
+    """A row: its run, where it begins, new values of the stream at some positions, and edits made on the way."""
 
+    run: int
     position: int
     places: tuple[int, ...] = ()
     values: torch.Tensor | None = None
     edits: tuple[Edit, ...] = ()
 
 
-def base_run(subject: Subject, ids: tuple[int, ...], prompt: int) -> Base:
-    """Run the whole sequence once, the subject's edits included, and keep what its edits will need."""
+def base_runs(
+    subject: Subject, ids: tuple[int, ...], prompt: int, runs: Sequence[tuple[Edit, ...]], wanted: Sequence[int]
+) -> Base:
+    """Run the whole sequence once under each set of edits, and the subject's, and keep what further edits will need."""
     stack, blocks = subject.need_layout().stacks[""], blocks_of(subject)
     streams: dict[int, torch.Tensor] = {}
     mixed: dict[int, torch.Tensor] = {}
@@ -64,7 +68,7 @@ def base_run(subject: Subject, ids: tuple[int, ...], prompt: int) -> Base:
 
     def before(kept: dict[int, torch.Tensor], layer: int) -> Any:
         def keep(args: Any, kwargs: Any) -> Any:
-            kept[layer] = first_input(args, kwargs)[0].reshape(len(ids), -1)
+            kept[layer] = first_input(args, kwargs)[0].reshape(len(runs), len(ids), -1)
             return args, kwargs
 
         return keep
@@ -75,23 +79,26 @@ def base_run(subject: Subject, ids: tuple[int, ...], prompt: int) -> Base:
 
     def after(output: Any) -> Any:
         kinds.append(parts_of(output))
-        streams[len(blocks)] = unwrap(output, 0)[0]
+        streams[len(blocks)] = unwrap(output, 0)
         return output
 
     outs = [place(subject.model, subject.need_layout(), Site("", i, "attn.z")).module for i in range(len(blocks))]
     hooks = [
-        *tail_hooks(subject, [Row(ids, prompt_length=prompt)]),
+        *tail_hooks(subject, [Row(ids, prompt_length=prompt, edits=edits) for edits in runs]),
         *(Hook(block, "input", before(streams, layer)) for layer, block in enumerate(blocks)),
         *(Hook(module, "input", before(mixed, layer)) for layer, module in enumerate(outs)),
         Hook(submodule(blocks[-1], stack.attention), "output", attended),
         Hook(blocks[-1], "output", after),
     ]
-    none = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
-    past = continue_rows(subject, None, [Tail(0, 0, ids)], none, [0], lambda logits: None, [hooked(hooks)])
+    out: list[torch.Tensor] = []
+    places = (torch.arange(len(runs)).repeat_interleave(len(wanted)), torch.tensor([*wanted] * len(runs)))
+    tails, keep = [Tail(0, 0, ids)] * len(runs), range(len(runs))
+    past = continue_rows(subject, None, tails, places, keep, out.append, [hooked(hooks)])
     assert past is not None
     layers = range(len(blocks))
     kept = tuple(streams[layer] for layer in (*layers, len(blocks)))
-    return Base(ids, prompt, past, kept, tuple(mixed[layer] for layer in layers), kinds[0], kinds[1])
+    ends = out[0].reshape(len(runs), len(wanted), -1)
+    return Base(ids, prompt, past, kept, tuple(mixed[layer] for layer in layers), kinds[0], kinds[1], ends)
 
 
 def onward(subject: Subject, base: Base, layer: int, rows: Sequence[Start], wanted: list[int]) -> list[torch.Tensor]:
@@ -102,7 +109,7 @@ def onward(subject: Subject, base: Base, layer: int, rows: Sequence[Start], want
         hidden = torch.zeros(len(chunk), width, base.streams[layer].shape[-1]).to(base.streams[layer])
         for number, i in enumerate(chunk):
             row = rows[i]
-            hidden[number, : len(base.ids) - row.position] = base.streams[layer][row.position :]
+            hidden[number, : len(base.ids) - row.position] = base.streams[layer][row.run, row.position :]
             if row.values is not None:
                 hidden[number, [p - row.position for p in row.places]] = row.values
         found.update(zip(chunk, _finish(subject, base, layer, [rows[i] for i in chunk], hidden, wanted), strict=True))
@@ -127,7 +134,7 @@ def _finish(
     )
     hooks = [entry, *tail_hooks(subject, edited)]
     ends = [(number, at - row.position) for number, row in enumerate(rows) for at in wanted]
-    tails = [Tail(0, row.position, base.ids[row.position :]) for row in rows]
+    tails = [Tail(row.run, row.position, base.ids[row.position :]) for row in rows]
     logits = run(subject, base.past, tails, ends, [bypassed(blocks[:layer], base.parts), hooked(hooks)])
     return iter(logits.reshape(len(rows), len(wanted), -1))
 

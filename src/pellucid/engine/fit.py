@@ -182,7 +182,10 @@ def _shapes_at_output(subject: Subject, whole: int, parts: tuple[int, ...], grap
     shapes = [Shape(1, few, most, some[-1], one), Shape(1, more, most, some[0], one), Shape(3, few, most, some[0], one)]
     shapes += [Shape(1, few, max(1, few // 4), some[0], one), Shape(1, more, few, some[0], one)]
     if graph:
-        shapes += [Shape(1, few, most // 2, some[0], 8), Shape(1, more, most, some[0], 8)]
+        # Tokens and outputs grow apart from each other, else one would be taken for the other.
+        shapes += [
+            Shape(1, tokens, outputs, some[0], 8) for tokens, outputs in ((few, most), (more, most), (more, few // 4))
+        ]
     return shapes
 
 

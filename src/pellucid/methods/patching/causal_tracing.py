@@ -73,21 +73,27 @@ def causal_tracing(
     names = expand(subject, part_name(subject, site))
     clean = capture(subject, tokens, names)
     cut = [] if severed == "none" else expand(subject, part_name(subject, severed))
-    whole = float(score_edits(subject, tokens, readout, [()])[0].sum())
-    effects, ends = [], []
+    starts = min(places)  # left of the noise nothing has changed, so nothing can be restored
+    sets: list[tuple[Edit, ...]] = [()]
     for draw in range(samples):
-        noisy = subject.with_(_noise(subject, places, noise, seed + draw))
-        kept = capture(noisy, tokens, cut)
-        sets = [
-            (*_restored(clean, names, layer, window, position), *_held(kept, cut, layer + (window - 1) // 2, position))
+        drawn = _noise(subject, places, noise, seed + draw)
+        kept = capture(subject.with_(drawn), tokens, cut)
+        sets.append((drawn,))
+        sets += [
+            (
+                drawn,
+                *_restored(clean, names, layer, window, position),
+                *_held(kept, cut, layer + (window - 1) // 2, position),
+            )
             for layer in range(len(names))
-            for position in range(len(tokens))
+            for position in range(starts, len(tokens))
         ]
-        scores = score_edits(noisy, tokens, readout, [(), *sets]).sum(1)
-        effects.append((scores[1:] - scores[0]).reshape(len(names), len(tokens)))
-        ends.append(scores[0])
+    scores = score_edits(subject, tokens, readout, sets).sum(1)
+    whole, scores = float(scores[0]), scores[1:].reshape(samples, -1)
+    effects = np.zeros((samples, len(names), len(tokens)))
+    effects[:, :, starts:] = (scores[:, 1:] - scores[:, :1]).reshape(samples, len(names), -1)
     title = f"Causal tracing at {site}" + (f", windows of {window}" if window > 1 else "")
-    return _answer(title, tokens, readout, np.stack(effects)).with_evidence(_total(whole, np.array(ends)))
+    return _answer(title, tokens, readout, effects).with_evidence(_total(whole, scores[:, 0]))
 
 
 def _answer(title: str, tokens: Tokens, readout: Readout, grids: np.ndarray) -> Scores:
