@@ -135,7 +135,9 @@ def _finish(
     hooks = [entry, *tail_hooks(subject, edited)]
     ends = [(number, at - row.position) for number, row in enumerate(rows) for at in wanted]
     tails = [Tail(row.run, row.position, base.ids[row.position :]) for row in rows]
-    logits = run(subject, base.past, tails, ends, [bypassed(blocks[:layer], base.parts), hooked(hooks)])
+    seen = any(parse_site(edit.site).layer == len(blocks) - 1 for row in rows for edit in row.edits)
+    around = [bypassed(blocks[:layer], base.parts), hooked(hooks)]
+    logits = run(subject, base.past, tails, ends, around, last=not seen)
     return iter(logits.reshape(len(rows), len(wanted), -1))
 
 
@@ -145,14 +147,18 @@ def run(
     tails: list[Tail],
     places: list[tuple[int, int]],
     inside: list[AbstractContextManager[None]],
+    last: bool = False,
 ) -> torch.Tensor:
-    """Run tails behind the base and return the logits of the places (row, position in the row)."""
+    """Run tails behind the base and return the logits of the places (row, position in the row).
+
+    Where `last`, nothing but these places is looked at in the last feed-forward layer.
+    """
     out: list[torch.Tensor] = []
     wanted = (
         torch.tensor([row for row, _ in places], dtype=torch.long),
         torch.tensor([at for _, at in places], dtype=torch.long),
     )
-    continue_rows(subject, past, tails, wanted, [], out.append, inside)
+    continue_rows(subject, past, tails, wanted, [], out.append, inside, last)
     return out[0] if out else torch.zeros(0)
 
 

@@ -161,6 +161,7 @@ def run(
                 wanted,
                 parents,
                 lambda logits, p=places: read(logits, [(i, k) for _, _, i, k in p]),
+                last=True,
             )
             done += len({p[2] for p in places})
             report(min(done, total), total)

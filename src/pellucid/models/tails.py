@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pellucid.core.axes import Site
 from pellucid.models.attention import Whole, replaced
 from pellucid.models.batch import accepted, evaluating
-from pellucid.models.hooks import Hook, hooked
+from pellucid.models.hooks import Hook, acting, hooked
 from pellucid.models.kernels import fast
-from pellucid.models.layout import block_of, depth, submodule
+from pellucid.models.layout import block_of, depth, place, submodule
 from pellucid.models.shared_past import Continued, Past
 from pellucid.models.taps import first_input
 
@@ -69,6 +70,7 @@ def continue_rows(
     keep: Sequence[int],
     read: Callable[[torch.Tensor], None],
     inside: Sequence[AbstractContextManager[None]] = (),
+    last: bool = False,
 ) -> Past | None:
     """Run tails behind their parents' first positions.
 
@@ -80,6 +82,7 @@ def continue_rows(
         keep: rows whose own keys and values are returned, parents' part included.
         read: is given the logits [n, vocabulary] of the wanted places.
         inside: contexts held while the model runs (hooks, bypassed blocks).
+        last: let the feed-forward layer of the last block run at the wanted places alone, where nobody else looks.
 
     Returns:
         The Past of the rows in `keep`, or None if there are none.
@@ -112,6 +115,7 @@ def continue_rows(
         stack.enter_context(fast(subject.model))
         stack.enter_context(hooked([_only(subject, rows, places)]))
         stack.enter_context(replaced(subject.model, _attention(subject, continued)))
+        stack.enter_context(acting(_last_layer(subject, rows, places) if last and len(rows) else {}))
         for context in inside:
             stack.enter_context(context)
         raw = subject.model(**inputs)
@@ -128,6 +132,27 @@ def _attention(subject: Subject, continued: Continued) -> dict[torch.nn.Module, 
         block, _ = block_of(subject.model, layout.stacks[""], layer)
         found[submodule(block, layout.stacks[""].attention)] = functools.partial(continued.attend, layer)
     return found
+
+
+def _last_layer(subject: Subject, rows: torch.Tensor, places: torch.Tensor) -> dict[torch.nn.Module, Any]:
+    """Return the last feed-forward layer's work at some places: past the last attention, no other is read."""
+    layout = subject.need_layout()
+    name = "mlp.out_raw" if "mlp.out_raw" in layout.stacks[""].taps else "mlp.out"
+    module = place(subject.model, layout, Site("", depth(subject.model, layout) - 1, name)).module
+    own = module.forward
+
+    def work(*args: Any, **kwargs: Any) -> Any:
+        if len(args) != 1 or kwargs or args[0].ndim != 3:
+            return own(*args, **kwargs)
+        where = (rows.to(args[0].device), places.to(args[0].device))
+        found = own(args[0][where][None])
+        if not isinstance(found, torch.Tensor):
+            return own(*args)
+        out = found.new_zeros(*args[0].shape[:2], found.shape[-1])
+        out[where] = found[0]
+        return out
+
+    return {module: work}
 
 
 def _only(subject: Subject, rows: torch.Tensor, places: torch.Tensor) -> Hook:
