@@ -13,8 +13,9 @@ from typing import Any
 
 from bench.jobs import JOBS, Job
 from bench.models import SHAPES
-from scripts.show import ROOT, Shown, line
+from scripts.show import ROOT, Shown, _exactness, line
 
+PARTS = (_exactness,)
 RESULTS = ROOT / "bench" / "results.json"
 AGREE = 1e-4
 

@@ -99,7 +99,7 @@ def test_sets_depart_from_several_runs(name: str, monkeypatch: pytest.MonkeyPatc
     subject = trusted(name)
     monkeypatch.setattr(cone, "TOKENS_PER_BATCH", 2 * len(IDS))  # two runs at a time
     clean = capture(subject, IDS, ["blocks.*.resid_post"])
-    wide = next(iter(clean.values())).shape[-1]
+    wide = subject.model.get_input_embeddings().weight.shape[1]
     sets: list[tuple[Edit, ...]] = [()]
     for draw in range(3):
         noise = torch.randn(2, wide, dtype=torch.float64, generator=torch.Generator().manual_seed(draw))
