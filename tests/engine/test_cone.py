@@ -128,7 +128,13 @@ def test_a_function_is_told_positions_of_the_whole_prompt() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["bert-classifier", "modernbert-classifier", "albert-classifier", "distilbert-classifier", "deberta-v2-classifier"],
+    [
+        "bert-classifier",
+        "modernbert-classifier",
+        "albert-classifier",
+        "distilbert-classifier",
+        "deberta-v2-classifier",
+    ],
 )
 def test_encoders_save_the_layers_below(name: str) -> None:
     subject = pellucid.load(TINY[name]().to(torch.float64))
@@ -139,6 +145,16 @@ def test_encoders_save_the_layers_below(name: str) -> None:
     plain = cone.score_edits_plain(subject, question.tokens, question.readout, edits)
     np.testing.assert_allclose(cone.score_edits(subject, question.tokens, question.readout, edits), plain, atol=1e-6)
     assert np.ptp(plain) > 1e-4
+
+
+def test_an_encoder_whose_first_block_serves_the_others_runs_whole() -> None:
+    """T5's first block makes the position biases of all."""
+    subject = pellucid.load(TINY["t5-encoder"]())
+    question = ask(subject, [2, 11, 42, 7], target=lambda hidden: hidden[:, 3])
+    edits = [(Edit(f"blocks.{layer}.mlp.out", "zero", where={"position": 1}),) for layer in range(subject.layers)]
+    plain = cone.score_edits_plain(subject, question.tokens, question.readout, edits)
+    np.testing.assert_allclose(cone.score_edits(subject, question.tokens, question.readout, edits), plain, atol=1e-6)
+    assert np.ptp(plain) > 1e-6
 
 
 def test_encoders_bypass_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
