@@ -81,3 +81,10 @@ def test_a_method_is_found_by_name() -> None:
     assert Explanation(results=(one,))["one"] is one
     with pytest.raises(InputError, match=r"it holds \['one'\]"):
         Explanation(results=(one,))["two"]
+
+
+def test_words_are_one_per_value() -> None:
+    with pytest.raises(InputError, match="got 3 words for 4 values"):
+        Scores(values=np.zeros((2, 2)), axes=("layer", "position"), words=("a", "b", "c"))
+    found = Scores(values=np.zeros((2, 2)), axes=("layer", "position"), words=("a", "b", "c", "d"))
+    assert list(found.to_pandas()["word"]) == ["a", "b", "c", "d"]

@@ -273,6 +273,14 @@ def every_kind() -> dict[str, Result]:
         "graph": graph(),
         "explanation": explanation(),
         "layer_list": Scores("Layers", values=np.array([0.1, -0.5, np.nan, np.inf]), axes=("layer",), unit="logit"),
+        "worded": Scores(
+            "What each layer would say",
+            values=np.linspace(-9, -0.1, 12).reshape(2, 2, 3),
+            unit="log_prob",
+            axes=("layer", "head", "position"),
+            words=(" Paris", "<script>alert(1)</script>", "\u0645\u0631\u062d", "a\nb") * 3,
+        ),
+        "worded_list": Scores("One word a layer", values=np.array([1.0, -2.0]), axes=("layer",), words=(" a", "")),
         "single": Scores("One number", values=np.array(0.25), axes=(), unit="logit"),
         "table": Table(
             "Scores of methods",

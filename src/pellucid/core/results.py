@@ -83,7 +83,8 @@ class Scores(Result):
     `values` has one dimension per name in `axes`; `labels[axis]` names the entries where names help; `unit` is what
     is measured ("logit", "log_prob", ...); `sign` says how to read it, for example "positive raises the target".
     `std_error` has the shape of `values` where the numbers were sampled. `tokens` and `units` tie the axes `unit`,
-    `position`, `query` and `key` to the prompt; `target` says in words what was explained.
+    `position`, `query` and `key` to the prompt; `target` says in words what was explained. `words`, if given, has one
+    text per entry (in C order) that views show in its place, such as the token that a layer would predict.
     """
 
     values: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -95,6 +96,7 @@ class Scores(Result):
     tokens: Tokens | None = None
     units: Units | None = None
     target: str = ""
+    words: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that axes are known and fit the array."""
@@ -113,6 +115,10 @@ class Scores(Result):
                     f"Scores got {len(self.labels[axis])} labels for the axis {axis!r} of size {size}; give one "
                     "label per entry."
                 )
+        if self.words is not None and len(self.words) != self.values.size:
+            raise InputError(
+                f"Scores got {len(self.words)} words for {self.values.size} values; give one per value, in C order."
+            )
 
     @property
     def scores(self) -> np.ndarray:
@@ -120,7 +126,7 @@ class Scores(Result):
         return self.values
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a long table: a row per entry, a column per axis (labels where given), value and std_error."""
+        """Return a long table: a row per entry, a column per axis (labels where given), value, std_error and words."""
         return as_pandas(self, "scores_to_pandas")
 
 

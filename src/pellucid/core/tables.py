@@ -32,7 +32,7 @@ def axis_labels(scores: Scores, axis: str) -> tuple[str, ...] | None:
 def scores_to_pandas(scores: Scores) -> pd.DataFrame:
     """Return one row per entry in C order: a column per axis (names, else indices), then `value` and `std_error`.
 
-    `std_error` is NaN where nothing was sampled.
+    `std_error` is NaN where nothing was sampled; words, where there are any, have a column of their own.
     """
     pandas = _pandas()
     columns: dict[str, Any] = {}
@@ -43,6 +43,8 @@ def scores_to_pandas(scores: Scores) -> pd.DataFrame:
     columns["value"] = scores.values.ravel()
     missing = np.full(scores.values.size, np.nan)
     columns["std_error"] = missing if scores.std_error is None else scores.std_error.ravel()
+    if scores.words is not None:
+        columns["word"] = _texts(pandas, list(scores.words))
     return pandas.DataFrame(columns)
 
 

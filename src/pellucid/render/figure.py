@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from pellucid.core.results import (
     WeightEdit,
 )
 from pellucid.render.colours import LIGHT, colour, has_negative, largest
-from pellucid.render.words import label, names, percent, plain, prose, strongest, title
+from pellucid.render.words import label, names, percent, plain, prose, strongest, title, words_at
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,7 @@ MOST_BARS = 40
 MOST_LINES, MOST_COLUMNS = 60, 80
 MOST_TABLE_ROWS = 30
 MOST_PANELS = 6
+MOST_WORDS = 600
 
 
 def figure(result: Result) -> Figure:
@@ -87,7 +89,7 @@ def _scores(result: Scores, heading: str) -> list[Part]:
 
     def draw(index: tuple[int, ...]) -> Part:
         name = ", ".join(f"{axis} {names(result, axis)[i]}" for axis, i in zip(result.axes, index, strict=False))
-        return height, lambda axes: _grid(axes, result, values[index], scale, " · ".join(filter(None, (heading, name))))
+        return height, lambda axes: _grid(axes, _panel(result, index), scale, " · ".join(filter(None, (heading, name))))
 
     return [draw(panels[place]) for place in kept]
 
@@ -107,8 +109,15 @@ def _bars(axes: Axes, result: Scores, heading: str) -> None:
     axes.set_title(_escape(heading), fontsize=10, loc="left")
 
 
-def _grid(axes: Axes, result: Scores, values: np.ndarray, scale: float, heading: str) -> None:
+def _panel(result: Scores, index: tuple[int, ...]) -> Scores:
+    """Return the last two axes at one place of the others."""
+    values = np.asarray(result.values, dtype=np.float64)[index]
+    return replace(result, values=values, axes=result.axes[-2:], std_error=None, words=words_at(result, index))
+
+
+def _grid(axes: Axes, result: Scores, scale: float, heading: str) -> None:
     """Draw two axes as a picture; rows and columns past the limits are those with the largest values."""
+    values = np.asarray(result.values, dtype=np.float64)
     strength = np.nan_to_num(np.abs(values), nan=0.0)
     rows, columns = strongest(strength.max(axis=1), MOST_LINES), strongest(strength.max(axis=0), MOST_COLUMNS)
     low = -scale if has_negative(result.values) else 0.0
@@ -120,6 +129,12 @@ def _grid(axes: Axes, result: Scores, values: np.ndarray, scale: float, heading:
     axes.set_ylabel(result.axes[-2].replace("_", " "), fontsize=9)
     axes.set_title(_escape(heading), fontsize=10, loc="left")
     axes.figure.colorbar(image, ax=axes, label=_escape(result.unit or "value"), fraction=0.04)
+    if result.words is not None and len(rows) * len(columns) <= MOST_WORDS:
+        for y, i in enumerate(rows):
+            for x, j in enumerate(columns):
+                word = _escape(label(result.words[i * values.shape[1] + j], 8))
+                dark = abs(np.nan_to_num(values[i, j])) > 0.7 * scale
+                axes.text(x, y, word, ha="center", va="center", fontsize=6, color="white" if dark else "black")
 
 
 def _line(axes: Axes, result: Scores, heading: str) -> None:

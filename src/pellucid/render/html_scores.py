@@ -21,6 +21,7 @@ from pellucid.render.words import (
     segments,
     strongest,
     visible,
+    words_at,
 )
 
 TEXT_AXES = ("unit", "position", "other_unit", "query", "key")
@@ -111,6 +112,9 @@ def _grid_rows(result: Scores, values: np.ndarray, chosen: list[list[int]], end:
         for j in chosen[1]:
             hint = exact(values[i, j]) + _error(result, (i, j))
             inside = write(values[i, j]) if numbered else ""
+            if result.words is not None:
+                word = escape(result.words[i * values.shape[1] + j])
+                hint, inside = f"{word} {hint}", f"<bdi>{word}</bdi>" if numbered else ""
             cells.append(f'<td{shade(values[i, j], end)} title="{hint}">{inside}</td>')
         lines.append(f"<tr><th scope=row>{escape(rows[i])}</th>{''.join(cells)}</tr>\n")
     long = max((len(columns[j]) for j in chosen[1]), default=0) > 6 and len(chosen[1]) > 8
@@ -135,7 +139,8 @@ def _panels(result: Scores) -> str:
             f"{a.replace('_', ' ')} {lead[n][i]}" for n, (a, i) in enumerate(zip(result.axes[:-2], index, strict=True))
         )
         error = None if result.std_error is None else result.std_error[index]
-        panel = replace(result, values=values[index], axes=result.axes[-2:], std_error=error)
+        words = words_at(result, index)
+        panel = replace(result, values=values[index], axes=result.axes[-2:], std_error=error, words=words)
         peak = f"{heading} · largest |value| {exact(float(peaks[place])).lstrip('+')}"
         parts.append(folded(peak, grid(panel, heading, scale), opened=place in opened))
     rest = len(leading) - len(shown)
@@ -157,6 +162,7 @@ def _list(result: Scores) -> str:
     lines = []
     for i in shown:
         spread = "" if error is None else f"<td>± {write_error(float(error[i]))}</td>"
+        spread += f"<td><bdi>{escape(result.words[i])}</bdi></td>" if result.words else ""
         lines.append(
             f"<tr><td>{i}</td><th scope=row>{escape(labels[i])}</th>"
             f"<td{shade(values[i], scale)}>{write(values[i])}</td>{spread}</tr>\n"
@@ -164,6 +170,7 @@ def _list(result: Scores) -> str:
     head = (
         f"<th scope=col>#</th><th scope=col>{escape(axis)}</th><th scope=col>{escape(result.unit or 'value')}</th>"
         + ("" if error is None else "<th scope=col>std. error</th>")
+        + ("<th scope=col>word</th>" if result.words else "")
     )
     inner = f'<table class="values"><thead><tr>{head}</tr></thead><tbody>\n{"".join(lines)}</tbody></table>\n'
     summary = (

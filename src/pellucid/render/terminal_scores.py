@@ -25,6 +25,7 @@ from pellucid.render.words import (
     segments,
     strongest,
     visible,
+    words_at,
 )
 
 TEXT_AXES = ("unit", "position", "other_unit", "query", "key")
@@ -106,7 +107,8 @@ def grid(result: Scores, width: int) -> RenderableType:
     scale = largest(values)
     write = number_format(scale, digits=3 if scale >= 1 else 2, sign=has_negative(values))
     corner = result.axes[0].replace("_", " ")
-    cell = 1 + max(cell_len(text) for text in (write(scale), write(-scale), *map(_short, column_names)))
+    said = [_short(word) for word in result.words or ()]
+    cell = 1 + max(cell_len(text) for text in (write(scale), write(-scale), *map(_short, column_names), *said))
     side = max(len(corner), min(24, max(cell_len(name) for name in row_names))) + 1
     columns = strongest(strength.max(axis=0), max(1, (width - side) // cell))
     table = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
@@ -114,7 +116,8 @@ def grid(result: Scores, width: int) -> RenderableType:
     for j in columns:
         table.add_column(styled(isolated(_short(column_names[j]))), justify="right", no_wrap=True, overflow="ellipsis")
     for i in rows:
-        cells = [styled(write(values[i, j]), shade(values[i, j], scale)) for j in columns]
+        texts = [isolated(said[i * values.shape[1] + j]) if said else write(values[i, j]) for j in columns]
+        cells = [styled(text, shade(values[i, j], scale)) for text, j in zip(texts, columns, strict=True)]
         table.add_row(styled(isolated(label(row_names[i], 24))), *cells)
     if len(rows) == values.shape[0] and len(columns) == values.shape[1]:
         return table
@@ -130,7 +133,9 @@ def _panels(result: Scores) -> list[RenderableType]:
     for place in strongest(np.array([largest(values[index]) for index in leading]), 3):
         index = leading[place]
         heading = ", ".join(f"{axis} {names(result, axis)[i]}" for axis, i in zip(result.axes[:-2], index, strict=True))
-        panel = replace(result, values=values[index], axes=result.axes[-2:], std_error=None)
+        panel = replace(
+            result, values=values[index], axes=result.axes[-2:], std_error=None, words=words_at(result, index)
+        )
         parts += [Styled(heading, style="bold"), Fitted(panel)]
     if len(leading) > 3:
         parts.append(quiet(f"3 of {len(leading)} panels, those with the largest values"))
@@ -154,11 +159,13 @@ def _list(result: Scores, listed: int) -> RenderableType:
     table.add_column(no_wrap=True, max_width=30, overflow="ellipsis")
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, max_width=30, overflow="ellipsis")
     for i in shown:
         error = "" if result.std_error is None else f" ± {spread(float(result.std_error[i]))}"
         table.add_row(
-            str(i), styled(isolated(label(entries[i], 30))), f"{write(values[i])}{error}", _bar(values[i], scale, both)
-        )
+            str(i), styled(isolated(label(entries[i], 30))), f"{write(values[i])}{error}", _bar(values[i], scale, both),
+            *([styled(isolated(label(result.words[i], 30)))] if result.words else []),
+        )  # fmt: skip
     if every:
         return table
     return Group(quiet(f"The {len(shown)} strongest of {values.size}"), table)

@@ -120,6 +120,16 @@ def names(scores: Scores, axis: str) -> list[str]:
     return [label(text) for text in found] if found is not None else [str(i) for i in range(size)]
 
 
+def words_at(scores: Scores, index: tuple[int, ...]) -> tuple[str, ...] | None:
+    """Return the words of the entries at one place of the leading axes, in C order; None where there are no words."""
+    if scores.words is None:
+        return None
+    shape = scores.values.shape
+    size = int(np.prod(shape[len(index) :]))
+    first = int(np.ravel_multi_index(index, shape[: len(index)])) * size if index else 0
+    return scores.words[first : first + size]
+
+
 def segments(scores: Scores, axis: str) -> list[tuple[str, int | None, bool]]:
     """Return the prompt as (raw text, index of the entry that scores it or None, special token?) in reading order."""
     size = scores.values.shape[scores.axes.index(axis)]
