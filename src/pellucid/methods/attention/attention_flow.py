@@ -35,9 +35,10 @@ def attention_flow(
 
     The graph has a node per layer and position; the edge from query i above to key j below has the capacity
     (mean over heads of attention + identity) / 2, and R_u is the maximum flow from the position that is read to the
-    tokens of u. Between 0 and 1; each unit has its own flow, so the scores of all tokens sum to 1 or more.
-    Exact to the rounding of capacities to 2^-30, but it does not depend on the target and ignores values and feed-forward layers (Abnar &
-    Zuidema 2020, arXiv:2005.00928; Ethayarajh & Jurafsky 2021, arXiv:2105.14652, who read flows as Shapley values).
+    tokens of u. Between 0 and 1; each unit has its own flow, so the scores of all tokens sum to 1 or more. Exact to the
+    rounding of capacities to 2^-30, but it does not depend on the target and ignores values and feed-forward layers
+    (Abnar & Zuidema 2020, arXiv:2005.00928; Ethayarajh & Jurafsky 2021, arXiv:2105.14652, who read flows as Shapley
+    values).
 
     Args:
         subject: the model, from `pellucid.load`; for encoder-decoders the encoder's self-attention is used, with an
