@@ -18,6 +18,7 @@ AXES: dict[str, str] = {
     "target": "a predicted token or class",
     "layer": "a block of the model, from 0",
     "head": "an attention head",
+    "other_head": "a second attention head, for comparisons",
     "position": "a token position in the unpadded sequence, from 0",
     "query": "the position that attends",
     "key": "the position attended to",

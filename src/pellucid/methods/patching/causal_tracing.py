@@ -73,25 +73,19 @@ def causal_tracing(
     names = expand(subject, part_name(subject, site))
     clean = capture(subject, tokens, names)
     cut = [] if severed == "none" else expand(subject, part_name(subject, severed))
-    starts = min(places)  # left of the noise nothing has changed, so nothing can be restored
+    start = min(places)  # left of the noise nothing has changed, so nothing can be restored
+    grid = [(layer, position) for layer in range(len(names)) for position in range(start, len(tokens))]
     sets: list[tuple[Edit, ...]] = [()]
     for draw in range(samples):
         drawn = _noise(subject, places, noise, seed + draw)
         kept = capture(subject.with_(drawn), tokens, cut)
-        sets.append((drawn,))
-        sets += [
-            (
-                drawn,
-                *_restored(clean, names, layer, window, position),
-                *_held(kept, cut, layer + (window - 1) // 2, position),
-            )
-            for layer in range(len(names))
-            for position in range(starts, len(tokens))
-        ]
+        held = [_held(kept, cut, layer + (window - 1) // 2, position) for layer, position in grid]
+        restored = [_restored(clean, names, layer, window, position) for layer, position in grid]
+        sets += [(drawn,), *((drawn, *back, *still) for back, still in zip(restored, held, strict=True))]
     scores = score_edits(subject, tokens, readout, sets).sum(1)
     whole, scores = float(scores[0]), scores[1:].reshape(samples, -1)
     effects = np.zeros((samples, len(names), len(tokens)))
-    effects[:, :, starts:] = (scores[:, 1:] - scores[:, :1]).reshape(samples, len(names), -1)
+    effects[:, :, start:] = (scores[:, 1:] - scores[:, :1]).reshape(samples, len(names), -1)
     title = f"Causal tracing at {site}" + (f", windows of {window}" if window > 1 else "")
     return _answer(title, tokens, readout, effects).with_evidence(_total(whole, scores[:, 0]))
 
