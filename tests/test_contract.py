@@ -15,7 +15,7 @@ import torch
 import pellucid
 from pellucid.core.cost import evaluate_cost
 from pellucid.core.errors import CapabilityError, PellucidError, SiteError
-from pellucid.core.results import KINDS, Scores
+from pellucid.core.results import KINDS, Graph, Learned, Scores, Table
 from pellucid.models.layout import depth
 from tests.state import changed, model_state
 from tests.tiny import TINY
@@ -50,6 +50,18 @@ def call(entry: dict[str, Any], on: pellucid.Subject, **changes: Any) -> Any:
         return pellucid.run(entry["name"], on, **arguments)
     except (CapabilityError, SiteError) as error:
         pytest.skip(str(error))
+
+
+def numbers(result: Any) -> np.ndarray:
+    """Return the numbers of a result of any kind as one array."""
+    if isinstance(result, Scores):
+        return np.asarray(result.values, dtype=np.float64)
+    if isinstance(result, Graph):
+        return np.asarray(result.weights, dtype=np.float64)
+    if isinstance(result, Learned):
+        return np.concatenate([np.ravel(value).astype(np.float64) for value in result.tensors.values()])
+    assert isinstance(result, Table)
+    return np.array([float(cell) for row in result.rows for cell in row if isinstance(cell, (int, float))])
 
 
 @pytest.fixture(params=METHODS, ids=[entry["name"] for entry in METHODS])
@@ -92,19 +104,21 @@ def test_gives_what_it_declares_and_changes_nothing(entry: dict[str, Any], shape
 
 def test_same_seed_same_answer_and_through_the_disk(entry: dict[str, Any], tmp_path: Path) -> None:
     first, second = call(entry, subject("llama")), call(entry, subject("llama"))
-    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(numbers(first), numbers(second))
     opened = pellucid.open(first.save(tmp_path / "result"))
-    np.testing.assert_array_equal(opened.values, first.values)
+    np.testing.assert_array_equal(numbers(opened), numbers(first))
     assert opened.provenance == first.provenance
-    assert opened.axes == first.axes
+    assert getattr(opened, "axes", ()) == getattr(first, "axes", ())
     assert opened.evidence == first.evidence
 
 
 def test_bfloat16_stays_near_float32(entry: dict[str, Any]) -> None:
     """A coarse check that no step silently needs float32: the ranking survives, not the digits."""
-    wide, narrow = call(entry, subject("llama")), call(entry, subject("llama", torch.bfloat16))
-    assert np.isfinite(narrow.values).all()
-    assert np.abs(narrow.values - wide.values).max() <= 0.35 * np.abs(wide.values).max() + 0.05
+    on = (subject("llama"), subject("llama", torch.bfloat16))
+    wide, narrow = (numbers(call(entry, one)) for one in on)
+    assert np.isfinite(narrow).all()
+    if entry["produces"] == "scores":  # of other kinds, what is in the result may depend on the digits
+        assert np.abs(narrow - wide).max() <= 0.35 * np.abs(wide).max() + 0.05
 
 
 def test_a_bad_target_is_refused_and_nothing_is_left_behind(entry: dict[str, Any]) -> None:
@@ -135,6 +149,6 @@ def test_an_edited_subject_is_explained_as_edited(entry: dict[str, Any]) -> None
     plain = call(entry, on)
     edited = call(entry, on.with_(pellucid.Edit("blocks.0.attn.pattern", "scale", 0.1)))
     again = call(entry, on)
-    assert not np.allclose(plain.values, edited.values)
-    np.testing.assert_array_equal(plain.values, again.values)
+    assert numbers(plain).shape != numbers(edited).shape or not np.allclose(numbers(plain), numbers(edited))
+    np.testing.assert_array_equal(numbers(plain), numbers(again))
     assert edited.provenance.edits
