@@ -108,6 +108,19 @@ def test_same_seed_same_table() -> None:
     assert first.rows == second.rows
 
 
+@pytest.mark.usefixtures("kept_scores")
+def test_passes_do_not_depend_on_what_was_run_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method that scores every input first does not make those after it cheaper."""
+    both = [entry("shapley_values"), entry("occlusion")]
+    passes = []
+    for order in (both, both[::-1], both[1:]):
+        monkeypatch.setattr(module, "entries", lambda order=order: order)
+        table = bench_truth(models=["truth/fact"], prompts=2)
+        passes.append({row["method"]: row["passes"] for row in rows(table)})
+    assert passes[0] == passes[1]
+    assert passes[2]["occlusion"] == passes[0]["occlusion"] > 0
+
+
 def test_a_wrong_answer_scores_low() -> None:
     [model] = known(["truth/majority"])
     item = next(prompt for prompt in model.prompts if 0.0 in prompt["truth"])

@@ -81,6 +81,44 @@ def test_it_stops_when_precise_enough() -> None:
     assert error.max() < 1e-9
 
 
+@pytest.mark.parametrize("orders", [2, 7, 25])
+def test_all_orders_are_scored_together_and_as_many_as_asked(orders: int) -> None:
+    calls: list[int] = []
+
+    def value(masks: np.ndarray) -> np.ndarray:
+        calls.append(len(masks))
+        return masks.sum(1, keepdims=True) ** 2.0
+
+    mean, error, count = sampled_shapley(
+        5, value, permutations_at_most=orders, precision=None, rng=np.random.default_rng(0)
+    )
+    assert (count, calls) == (orders, [orders * 6])
+    assert mean.sum() == pytest.approx(25.0)
+    assert np.isnan(error).all() == (orders == 2)
+
+
+def test_an_odd_number_of_orders_is_unbiased_and_its_error_honest() -> None:
+    rng = np.random.default_rng(3)
+    table = rng.normal(size=(2**5, 1))
+    truth = exact_shapley(table, 5)[:, 0]
+
+    def value(masks: np.ndarray) -> np.ndarray:
+        return table[masks @ (1 << np.arange(5))]
+
+    runs = [
+        sampled_shapley(5, value, permutations_at_most=25, precision=None, rng=np.random.default_rng(seed))
+        for seed in range(200)
+    ]
+    means, errors = np.stack([run[0][:, 0] for run in runs]), np.stack([run[1][:, 0] for run in runs])
+    assert (np.abs(means.mean(0) - truth) < 3 * means.std(0, ddof=1) / 200**0.5 + 1e-12).all()
+    assert 0.90 <= (np.abs(means - truth) <= 2.18 * errors).mean() <= 0.99  # t quantile for 13 independent draws
+
+
+def test_too_few_orders_for_an_error_are_said_to_be() -> None:
+    found = shapley_values(pellucid.load(plain.tiny()), plain.IDS, target=plain.TARGET, replacement=3, permutations=1)
+    assert "too few" in found.evidence[1].summary
+
+
 def test_the_sampled_form_nears_the_exact_one_on_a_model() -> None:
     subject = pellucid.load(plain.tiny("llama"))
     exact = shapley_values(subject, plain.IDS, target=plain.TARGET, replacement=3, exact=True)

@@ -12,7 +12,7 @@ from pellucid.models.subject import Subject
 
 
 @method(
-    rows=("FAG-2",),
+    rows=("FAG-2", "N-AT10"),
     paper="arXiv:1605.01713",
     takes="prompt",
     produces="scores",
@@ -28,6 +28,7 @@ def gradient_x_input(
 
     R_i = sum_d e_id * df/de_id; positive raises the target. Approximation of removing the unit (baseline zero) to first
     order; exact for a model linear in its embeddings (Shrikumar et al. 2016, arXiv:1605.01713; Kindermans et al. 2017).
+    With a contrast it explains why this rather than that (Yin & Neubig 2022).
 
     Args:
         subject: the model, from `pellucid.load`.

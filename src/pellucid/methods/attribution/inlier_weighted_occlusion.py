@@ -33,11 +33,11 @@ def inlier_weighted_occlusion(
 ) -> Scores:  # fmt: skip
     """Score each unit by the mean drop of the target when it is removed, weighted by how natural the rest still is.
 
-    R_i = sum_k w(x_k) (s(x_k with i) - s(x_k)) / sum_k w(x_k), where x_k lacks i and each other unit with probability
-    1 - `keep`, and w is the inlier score of x_k: exp of its mean log-likelihood per token under a language model, or
-    what a function says. Positive raises the target. With keep=1 it is occlusion; with a constant w a sampled
-    Banzhaf-like value. Sampled, with standard errors; the ratio is biased of order 1 / samples (Qiu et al. 2021,
-    arXiv:2107.14000).
+    R_i = sum_k w(x_k) (s(x_k with i) - s(x_k)) / sum_k w(x_k), where x_k lacks i and each other unit with probability 1
+    - `keep`, and w is the inlier score of x_k: exp of its mean log-likelihood per token under a language model, or what
+    a function says. Positive raises the target. With keep=1 it is occlusion; with a constant w a sampled Banzhaf-like
+    value. Sampled, with standard errors; the ratio is biased of order 1 / samples. Tested with judges whose verdict is
+    known; no pretrained language model was at hand (Qiu et al. 2021, arXiv:2107.14000).
 
     Args:
         subject: the model, from `pellucid.load`, or a black box.

@@ -48,8 +48,9 @@ def language_model_explainer(
     The generator sees which units each of `samples` random inputs has and the target's score, and names the `top`
     units; R_i = top for the one named first, then top - 1, ..., 0 for the others. How it is asked: by the changes alone
     ("perturbation"), predicting held-out scores first ("prediction"), in steps ("instruction"), or with two worked
-    examples by leave-one-out ("explanation"). Approximation without any guarantee: the evidence says what removing the
-    named units does, against random sets of their size (Kroeger et al. 2023, arXiv:2310.05797).
+    examples by leave-one-out ("explanation"). No guarantee: the evidence says what removing the named units
+    does, against random sets. Tested with generators of known skill; no pretrained one was at hand (Kroeger et al.
+    2023, arXiv:2310.05797).
 
     Args:
         subject: the model that is explained, from `pellucid.load`, or a black box.
@@ -59,8 +60,7 @@ def language_model_explainer(
         unit: "token", "word", "sentence", "line", "message" or token ranges.
         replacement: "delete", "mask", "pad", "mean", "zero" or a token id; None takes "mask" where the model has a
             mask token, else "delete".
-        generator: the language model that explains; None lets the subject explain itself, where it writes text. Judge
-            small ones by the evidence.
+        generator: the language model that explains; None lets the subject explain itself, where it writes text.
         prompting: how it is asked.
         top: units to name.
         samples: changed inputs that it is shown.

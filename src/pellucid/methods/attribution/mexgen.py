@@ -44,8 +44,8 @@ def mexgen(
     random ones that lack 2 to `removed` parts: passes linear in the parts. "l_shap" takes for each part the exact
     Shapley value of the game in which only it and `radius` neighbours on either side can be removed. Units of closed
     groups share their group's score. Positive raises the target. Approximation; both give w of an additive target
-    exactly. scalar="answer" generates text and takes its likeness to the target (Monteiro Paes et al. 2024,
-    arXiv:2403.14459).
+    exactly. scalar="answer" generates text and takes its likeness to the target; tested with a generator of known
+    skill, as no pretrained one was at hand (Monteiro Paes et al. 2024, arXiv:2403.14459).
 
     Args:
         subject: the model, from `pellucid.load`, or a black box.

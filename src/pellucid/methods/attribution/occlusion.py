@@ -13,7 +13,7 @@ from pellucid.models.subject import Subject
 
 
 @method(
-    rows=("FAP-1",),
+    rows=("FAP-1", "N-AT6", "N-AT10"),
     paper="arXiv:1612.08220",
     takes="prompt",
     produces="scores",
@@ -28,7 +28,9 @@ def occlusion(
     """Score each unit by the drop of the target when that unit alone is removed.
 
     R_i = s(x) - s(x without i); positive raises the target. Exact for what it states: the effect of one removal with
-    all other units present (Li et al. 2016, arXiv:1612.08220).
+    all other units present (Li et al. 2016, arXiv:1612.08220). For a continuation the target is its log-probability, as
+    a sum or for each token from the same passes (Miglani et al. 2023), for a contrast log p(target) - log p(foil) (Yin
+    & Neubig 2022).
 
     Args:
         subject: the model, from `pellucid.load`, or a black box.

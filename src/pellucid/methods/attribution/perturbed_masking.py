@@ -44,7 +44,7 @@ def perturbed_masking(
     distance="prob" p(x_i | x without {i}) - p(x_i | x without {i, j}). Units of several tokens take the mean over
     them. Exact for what it states; on a causal model a unit sees nothing to its right, so F_ij = 0 there. The
     heaviest tree (arc from head h to dependent d: F_dh) is in the evidence; whether it is syntax is for a treebank to
-    say (Wu et al. 2020, arXiv:2004.14786).
+    say, and no pretrained masked language model was at hand to try it on one (Wu et al. 2020, arXiv:2004.14786).
 
     Args:
         subject: the model, from `pellucid.load`; for encoder-decoders the encoder is read.

@@ -37,7 +37,8 @@ def proxy_spex(
 
     Random coalitions, every unit kept with chance 1/2, are fitted by boosted trees of depth `order`, whose Fourier
     coefficients are read off exactly; the largest are kept and fitted anew by ridge regression (Butler et al. 2025,
-    arXiv:2505.17495, after SPEX, Kang et al. 2025). The sparse game then gives its interaction index in closed form:
+    arXiv:2505.17495). They stand in for the codes of SPEX (Kang et al. 2025), which by that paper need ten times the
+    forwards. The sparse game then gives its interaction index in closed form:
     pairs off the diagonal, units on it; diagonal and one triangle sum to the surrogate's v(all) - v(none). The evidence
     lists the strongest interactions of any size. Positive raises the target, for a pair beyond what its units do alone.
     An approximation; its fit on coalitions of its own is in the evidence. Takes units by the hundred. Trees look for

@@ -34,11 +34,12 @@ def reagent(
     """Score each unit by the mean update of a recursion: rewritten units gain what the target loses, others lose it.
 
     In each step a random share `rewritten` of the units is replaced by words drawn from q(w | all other words) of the
-    `filler`; with D = p(y | x) - p(y | rewritten), rewritten units get + logit((D + 1) / 2) and the others - that.
-    R_i = the mean over steps, less what a unit without effect gets, the same for all; the softmax of `steps` times R is
-    the paper's score. Positive raises the target. Approximation: it ranks units, and its size depends on the share.
-    Every target token of a continuation is scored from the same passes. The evidence holds the paper's stopping test:
-    what p is left when all but the `kept` share is rewritten (Zhao and Shan 2024, arXiv:2402.00794).
+    `filler`; with D = p(y | x) - p(y | rewritten), rewritten units get + logit((D + 1) / 2) and the others - that. R_i
+    = the mean over steps, less what a unit without effect gets, the same for all; the softmax of `steps` times R is the
+    paper's score. Positive raises the target. Approximation: it ranks units, and its size depends on the share. Every
+    target token of a continuation is scored from the same passes. The evidence holds the paper's stopping test: what p
+    is left when all but the `kept` share is rewritten. Tested with fillers whose distribution is known; no pretrained
+    RoBERTa was at hand (Zhao and Shan 2024, arXiv:2402.00794).
 
     Args:
         subject: the model, from `pellucid.load`.

@@ -16,7 +16,7 @@ EXACT_LIMIT = 12
 
 
 @method(
-    rows=("FAS-4",),
+    rows=("FAS-4", "N-AT6", "N-AT10"),
     paper="arXiv:2207.07605",
     takes="prompt",
     produces="scores",
@@ -31,10 +31,11 @@ def shapley_values(
 ) -> Scores:  # fmt: skip
     """Share the change of the target between nothing and the whole prompt among the units.
 
-    phi_i = sum over S without i of |S|! (n-|S|-1)! / n! * [v(S with i) - v(S)]; positive raises the target. The
-    scores sum to v(all) - v(none) in both modes. `exact` enumerates all coalitions (up to 12 units); otherwise orders
-    are sampled in antithetic pairs: unbiased, with standard errors (Shapley 1953; Castro et al. 2009; Chen et al.
-    2023, arXiv:2207.07605).
+    phi_i = sum over S without i of |S|! (n-|S|-1)! / n! * [v(S with i) - v(S)]; positive raises the target. The scores
+    sum to v(all) - v(none) in both modes. `exact` enumerates all coalitions (up to 12 units); otherwise orders are
+    sampled in antithetic pairs: unbiased, with standard errors (Shapley 1953; Castro et al. 2009; Chen et al. 2023,
+    arXiv:2207.07605). For a continuation the target is its log-probability, as a sum or for each token from the same
+    passes (Miglani et al. 2023), for a contrast log p(target) - log p(foil) (Yin & Neubig 2022).
 
     Args:
         subject: the model, from `pellucid.load`, or a black box.

@@ -36,7 +36,8 @@ def syntax_shap(
     R_i = mean over S of v(S with i) - v(S): S is every unit above some level p not below i's own, together with any
     subset of level p without i (each S once); `weighted` divides by i's level, the root's being 1. Positive raises the
     target. Exact where every level has at most log2(`samples`) units, else subsets of a level are sampled. It is not
-    the Shapley value: the scores do not sum to v(all) - v(none) (Amara et al. 2024, arXiv:2402.09259).
+    the Shapley value: the scores do not sum to v(all) - v(none). Tested with given trees; no pretrained parser was at
+    hand (Amara et al. 2024, arXiv:2402.09259).
 
     Args:
         subject: the model, from `pellucid.load`, or a black box.
