@@ -86,7 +86,7 @@ def occlusion_matrix(subject: Any, case: Case) -> np.ndarray:
 
 
 def shapley(subject: Any, case: Case, permutations: int = 0) -> np.ndarray:
-    """Return scores [units, continuation] of each log-probability; orders come in pairs, so 25 become 26."""
+    """Return scores [units, continuation] of each log-probability of the target; orders come in antithetic pairs."""
     options = {"permutations": permutations or case.sizes.permutations, "seed": SEED_OF_ORDERS}
     target = _continuation(case, each=True)
     return _run(

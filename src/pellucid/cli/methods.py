@@ -29,13 +29,15 @@ def _show_methods(found: list[dict[str, Any]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("name", "takes", "needs", "what it does", box=None, header_style="bold")
+    table = Table("name", "what it does (what it takes; what it needs of a model)", box=None, header_style="bold")
     group = ""
     for entry in found:
         if group != f"{entry['kind']}s: {entry['family']}":
             group = f"{entry['kind']}s: {entry['family']}"
             table.add_row(f"[bold]{escape(group)}[/bold]")
-        table.add_row(*map(escape, (entry["name"], entry["takes"], " ".join(entry["needs"]), entry["summary"])))
+        asks = "; ".join(filter(None, (entry["takes"], " ".join(entry["needs"]))))
+        patent = f" [bold]Patent:[/bold] {escape(entry['patent'])}" if entry["patent"] else ""
+        table.add_row(escape(entry["name"]), f"{escape(entry['summary'])} [dim]({escape(asks)})[/dim]{patent}")
     table.columns[0].no_wrap = True
     Console().print(table)
     typer.echo(f"{len(found)} in all; `pellucid run NAME --help` lists the options of one.")
