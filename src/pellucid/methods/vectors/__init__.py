@@ -1,0 +1,1 @@
+"""What each token adds to each token, as vectors."""
