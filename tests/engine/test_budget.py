@@ -81,7 +81,7 @@ def test_samples_are_lowered_before_units_are_made_coarser(subject: pellucid.Sub
     assert words < tokens
 
     def cost(orders: int, units: int) -> float:
-        return (orders + 1) * (units + 1) + 2
+        return orders * (units + 1) + 2
 
     assert chosen(subject, "shapley_values", cost(24, tokens)) == {}
     assert chosen(subject, "shapley_values", cost(24, tokens) - 1) == {"permutations": 12}
@@ -212,9 +212,9 @@ def test_shared_prefixes_are_estimated_as_they_are_computed(replacement: Any, mo
     ran: list[tuple[int, int]] = []
     native = trie.continue_rows
 
-    def continue_rows(subject: Any, past: Any, tails: Any, *rest: Any) -> Any:
+    def continue_rows(subject: Any, past: Any, tails: Any, *rest: Any, last: bool) -> Any:
         ran.append((len(tails), max(len(tail.ids) for tail in tails)))
-        return native(subject, past, tails, *rest)
+        return native(subject, past, tails, *rest, last=last)
 
     monkeypatch.setattr(trie, "continue_rows", continue_rows)
     with store.unused():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 import pellucid
 from pellucid import Target
 from pellucid.core.errors import ResourceError
-from pellucid.engine import forward_mode, gradients
+from pellucid.engine import backward, forward_mode, gradients
 from pellucid.engine.question import ask
 from tests.state import changed, model_state
 from tests.tiny import TINY
@@ -57,9 +59,28 @@ def test_gradients_together_equal_gradients_one_by_one(name: str, monkeypatch: p
     question = ask(subject, IDS, target=EACH)
     points = question.embeddings()[None]
     _, together = question.gradient(points)
-    monkeypatch.setattr(gradients, "TARGETS_AT_ONCE", 1)
+    monkeypatch.setattr(backward, "TARGETS_AT_ONCE", 1)
     _, single = question.gradient(points)
     torch.testing.assert_close(together, single, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", [EACH, Target([3, 4, 5], [6, 7, 8], "log_prob", "continuation", True)])
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "t5"])
+def test_one_pass_through_the_unembedding_serves_all_targets(
+    name: str, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the whole way back for every target; a contrast runs two continuations."""
+    question = ask(load(name), IDS, target=target)
+    points = question.embeddings()[None]
+    cuts: list[int] = []
+    own = gradients.through
+    monkeypatch.setattr(gradients, "through", lambda *a: (cuts.append(len(a[1])), own(*a))[1])
+    values, fast = question.gradient(points)
+    assert cuts == [len(question.readout.forced)]
+    monkeypatch.setattr(gradients, "cut", lambda *_: nullcontext([]))
+    plain_values, plain = question.gradient(points)
+    torch.testing.assert_close(values, plain_values)
+    torch.testing.assert_close(fast, plain, atol=1e-9, rtol=1e-6)
 
 
 def test_a_backward_that_cannot_be_batched_goes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +106,7 @@ def test_blocks_are_computed_again_where_memory_is_short(name: str, monkeypatch:
     question = ask(subject, IDS, target=1)
     points = question.embeddings()[None]
     values, plain = question.gradient(points)
-    own, tries = gradients._backward, []
+    own, tries = gradients.backward, []
 
     def short(*args: torch.Tensor) -> torch.Tensor:
         tries.append(1)
@@ -93,7 +114,7 @@ def test_blocks_are_computed_again_where_memory_is_short(name: str, monkeypatch:
             raise ResourceError("The model ran out of memory on 1 row; use a smaller batch.")
         return own(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gradients, "_backward", short)
+    monkeypatch.setattr(gradients, "backward", short)
     again, recomputed = question.gradient(points)
     assert len(tries) == 2
     torch.testing.assert_close(again, values)

@@ -276,7 +276,7 @@ def test_a_batch_ends_where_more_rows_are_not_faster() -> None:
     none = np.zeros(11)
     forward = none.copy()
     forward[0], forward[4] = 0.1, 0.001
-    found = Fit(1, forward, none, none, none, 0, 0.0, 0, 0)
+    found = Fit(1, forward, none, none, none, none, 0, 0.0, 0, 0)
     assert found.seconds(7, 10) == pytest.approx(0.1 + 0.07)
     assert found.tokens_at_full_speed(10) == pytest.approx(0.1 / (0.03 * 0.001))
     assert planning.best_tokens(found, 10) == 4096
@@ -288,7 +288,7 @@ def test_as_many_rows_as_fit_are_found() -> None:
     none = np.zeros(11)
     in_blocks, at_output = none.copy(), none.copy()
     in_blocks[0], in_blocks[4], at_output[6] = 1000.0, 8.0, 100.0
-    found = Fit(1, none, none, in_blocks, at_output, 0, 0.0, 0, 0)
+    found = Fit(1, none, none, in_blocks, in_blocks, at_output, 0, 0.0, 0, 0)
     for limit in (1, 1500, 2000, 9999, 123_456):
         rows = found.rows(limit, 10, 1)
         assert found.bytes(rows, 10, 1) <= limit or rows == 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
 _BLOCKS, _PAIRS = (1, 2, 3), (3, 5, 8)  # places of the terms that count blocks, and pairs of tokens
+_KEPT, _GRADIENTS = (2, 3), (7, 8, 9, 10)  # per token and pair of a block; per gradient that travels backward
 SAVING = 0.03
 _OUTSIDE = (5, 8)  # pairs of tokens outside of blocks
 LONG_PROBE = {"cpu": (4, 64), "cuda": (32, 128)}  # rows and tokens: enough for products at their full speed
@@ -31,6 +32,7 @@ LONG_PROBE = {"cpu": (4, 64), "cuda": (32, 128)}  # rows and tokens: enough for 
 class Fit:
     """The price of a batch: coefficients per term of `_terms`, blocks of the whole model, bytes of a token's gradient.
 
+    `together` stands for `in_blocks` where several gradients travel backward together, through other kernels.
     `gradient` is 0 in a fit for forward passes. `setup` is what packing the weights for faster products takes, once per
     call of the engine.
     """
@@ -39,6 +41,7 @@ class Fit:
     forward: np.ndarray
     backward: np.ndarray
     in_blocks: np.ndarray
+    together: np.ndarray
     at_output: np.ndarray
     gradient: int
     setup_seconds: float
@@ -58,7 +61,8 @@ class Fit:
         shape = Shape(rows, tokens, targets, self.blocks, gradients if self.gradient else 0)
         terms = _terms(shape, shape.at_once)
         # On the way back through the blocks, their weights are packed a second time.
-        in_blocks = terms @ self.in_blocks + self.setup_bytes + self.setup_back
+        in_blocks = terms @ (self.together if shape.at_once > 1 else self.in_blocks)
+        in_blocks += self.setup_bytes + self.setup_back
         at_output = terms @ self.at_output + self.setup_bytes
         return float(max(in_blocks, at_output)) + self.gradient * rows * tokens * gradients
 
@@ -125,25 +129,35 @@ def _measured(subject: Subject, graph: bool, tokens: int) -> Fit:
         times = [(shape, probes.seconds(subject, shape)) for shape in timed]
         kept = parts if graph else parts[:1]  # without a graph, a block leaves nothing for the next to add to
         more = () if graph else _BLOCKS
-        in_blocks = _counted(subject, _shapes_in_blocks(subject, whole, kept, graph, least), more)
+        shapes = _shapes_in_blocks(subject, whole, kept, graph, least)
+        in_blocks = _counted(subject, [s for s in shapes if s.at_once <= 1], (*more, *_GRADIENTS))
+        several = [s for s in shapes if s.at_once > 1]
+        together = _counted(subject, several, (), in_blocks) if several else in_blocks
         shapes = _shapes_at_output(subject, whole, kept, graph, least)
-        at_output = _counted(subject, shapes, (*more, *_PAIRS)) if shapes else in_blocks
-    if shapes and graph:
-        at_output[3] = in_blocks[3]  # what blocks keep of their attention is still there when the output is read
+        at_output = _counted(subject, shapes, (*more, *_PAIRS, *_GRADIENTS), in_blocks) if shapes else in_blocks
     return Fit(
         whole,
         _solved([(_terms(shape, 0), taken.forward) for shape, taken in times], _OUTSIDE),
         _solved([(_terms(shape, shape.at_once), taken.backward) for shape, taken in times if graph], _OUTSIDE),
         in_blocks,
+        together,
         at_output,
         probes.embedded(subject).nbytes if graph else 0,
         *probes.setup(subject, graph, tokens),
     )
 
 
-def _counted(subject: Subject, shapes: list[Shape], without: tuple[int, ...] = ()) -> np.ndarray:
-    found = [(shape, float(probes.most_bytes(subject, shape).bytes)) for shape in shapes]
-    return _solved([(_terms(shape, shape.at_once), count) for shape, count in found], without)
+def _counted(
+    subject: Subject, shapes: list[Shape], without: tuple[int, ...] = (), in_blocks: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the bytes per term; what blocks keep for the way back is known from `in_blocks`, if that is given."""
+    found = [(_terms(shape, shape.at_once), float(probes.most_bytes(subject, shape).bytes)) for shape in shapes]
+    if in_blocks is None:
+        return _solved(found, without)
+    kept = np.zeros_like(in_blocks)
+    kept[list(_KEPT)] = in_blocks[list(_KEPT)]
+    rest = [(terms, max(count - float(terms @ kept), 0.0)) for terms, count in found]
+    return kept + _solved(rest, (*without, *_KEPT), [count for _, count in found])
 
 
 def _shapes_for_time(subject: Subject, whole: int, parts: tuple[int, ...], graph: bool, least: int) -> list[Shape]:
@@ -169,11 +183,16 @@ def _shapes_in_blocks(subject: Subject, whole: int, parts: tuple[int, ...], grap
     shapes += [Shape(3, short, 1, some[0], one), Shape(1, short, 1, whole, one)]
     if graph and subject.head == "causal-lm":
         shapes += [Shape(1, tokens, 8, some[-1], 8) for tokens in {short, middle, min(160, long)}]
+        shapes.append(Shape(3, short, 8, some[-1], 8))
+        shapes.append(Shape(1, middle, 8, some[0], 8))  # gradients are held for one block, whatever their number
     return shapes
 
 
 def _shapes_at_output(subject: Subject, whole: int, parts: tuple[int, ...], graph: bool, least: int) -> list[Shape]:
-    """Return batches whose output is large beside their blocks; none where a row has one output."""
+    """Return batches whose output is large beside their blocks; none where a row has one output.
+
+    One gradient stands for any number, because one pass through the unembedding serves all.
+    """
     if subject.head != "causal-lm":
         return []
     limit, some = subject.max_length or 1 << 30, parts or (whole,)
@@ -181,11 +200,6 @@ def _shapes_at_output(subject: Subject, whole: int, parts: tuple[int, ...], grap
     one, most = int(graph), max(1, 3 * few // 4)
     shapes = [Shape(1, few, most, some[-1], one), Shape(1, more, most, some[0], one), Shape(3, few, most, some[0], one)]
     shapes += [Shape(1, few, max(1, few // 4), some[0], one), Shape(1, more, few, some[0], one)]
-    if graph:
-        # Tokens and outputs grow apart from each other, else one would be taken for the other.
-        shapes += [
-            Shape(1, tokens, outputs, some[0], 8) for tokens, outputs in ((few, most), (more, most), (more, few // 4))
-        ]
     return shapes
 
 
@@ -196,13 +210,16 @@ def _terms(shape: Shape, at_once: int) -> np.ndarray:
     return np.array([*plain, *(at_once * term for term in (size, pairs, outputs, shape.blocks * size))])
 
 
-def _solved(found: list[tuple[np.ndarray, float]], without: tuple[int, ...] = ()) -> np.ndarray:
-    """Return the non-negative coefficients with the least relative errors; those of `without` are 0."""
+def _solved(
+    found: list[tuple[np.ndarray, float]], without: tuple[int, ...] = (), wholes: list[float] | None = None
+) -> np.ndarray:
+    """Return the non-negative coefficients with the least errors relative to `wholes`; those of `without` are 0."""
     if not found:
         return np.zeros(len(_terms(Shape(1, 1, 1, 1), 0)))
     terms = np.stack([own for own, _ in found])
     terms[:, list(without)] = 0
-    values = np.array([max(value, 1e-12) for _, value in found])
+    values = np.array([value for _, value in found])
+    weights = np.maximum(values if wholes is None else np.array(wholes), 1e-12)
     scale = np.maximum(terms.max(0), 1e-30)  # so that no term is small beside others
-    solution, _ = nnls(terms / scale / values[:, None], np.ones(len(values)))
+    solution, _ = nnls(terms / scale / weights[:, None], values / weights)
     return solution / scale

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from pellucid.core.axes import parse_site
 from pellucid.core.errors import ModelError, ResourceError
 from pellucid.core.tokens import Tokens
+from pellucid.engine.backward import backward, cut, frozen, through
 from pellucid.engine.planning import in_batches
 from pellucid.engine.reading import read
 from pellucid.engine.readout import Readout
@@ -24,8 +25,6 @@ from pellucid.models.layout import block_of, depth
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
-
-TARGETS_AT_ONCE = 8  # gradients of so many targets travel backward together
 
 
 def site_values(subject: Subject, tokens: Tokens, readout: Readout, site: str | None = None) -> torch.Tensor:
@@ -91,61 +90,18 @@ def _differentiated(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     leaves = [point.detach().clone().requires_grad_() for point in points]
     edits = [(put(site, leaf, len(tokens)),) for leaf in leaves]
+    each = readout.each and readout.size > 1 and readout.kind == "next"
     with subject.lock, frozen(subject.model), first_order(), torch.enable_grad():
-        values, _ = read(subject, tokens, readout, [whole(tokens)] * len(leaves), edits=edits, grad=True)
-        gradients = _backward(values, leaves)
+        with cut(subject, each) as ends:
+            values, _ = read(subject, tokens, readout, [whole(tokens)] * len(leaves), edits=edits, grad=True)
+        first = 0 if subject.kind == "encoder-decoder" else len(tokens) - 1
+        gradients = through(values, ends, first, leaves) if ends else backward(values, leaves)
     subject.count(backwards=len(leaves) * values.shape[1])
     if not bool(torch.isfinite(gradients).all()):
         raise ModelError(
             f"The gradient of {readout.description} is not finite; load the model in float32 and check its weights."
         )
     return list(zip(values.detach(), gradients.transpose(0, 1), strict=True))
-
-
-def _backward(values: torch.Tensor, leaves: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the gradients [targets, points, positions, ...] of values [points, targets]."""
-    # Rows do not influence each other, so the gradient of a column's sum holds every row's own gradient.
-    columns = values.sum(0)
-    found = []
-    for first in range(0, len(columns), TARGETS_AT_ONCE):
-        last = first + TARGETS_AT_ONCE >= len(columns)
-        found.append(_several(columns, leaves, range(first, min(first + TARGETS_AT_ONCE, len(columns))), last))
-    return torch.cat(found)
-
-
-def _several(columns: torch.Tensor, leaves: Sequence[torch.Tensor], chosen: range, last: bool) -> torch.Tensor:
-    """Return the gradients [chosen, points, positions, ...] of some columns; the graph is freed after the last."""
-    directions = torch.eye(len(columns), dtype=columns.dtype, device=columns.device)[list(chosen)]
-    if len(chosen) > 1:
-        try:
-            return _stacked(torch.autograd.grad(columns, leaves, directions, retain_graph=True, allow_unused=True,
-                                                is_grads_batched=True), leaves, len(chosen))  # fmt: skip
-        except RuntimeError:  # an operation whose backward cannot be batched
-            pass
-    one_by_one = []
-    for number, direction in enumerate(directions):
-        keep = not last or number < len(chosen) - 1
-        grads = torch.autograd.grad(columns, leaves, direction, retain_graph=keep, allow_unused=True)
-        one_by_one.append(_stacked([None if g is None else g[None] for g in grads], leaves, 1))
-    return torch.cat(one_by_one)
-
-
-def _stacked(gradients: Sequence[torch.Tensor | None], leaves: Sequence[torch.Tensor], count: int) -> torch.Tensor:
-    pairs = zip(gradients, leaves, strict=True)
-    return torch.stack([leaf.new_zeros(count, *leaf.shape) if g is None else g for g, leaf in pairs], 1)
-
-
-@contextmanager
-def frozen(model: Any) -> Iterator[None]:
-    """Treat weights as constants, so that a backward pass computes and keeps what activations need only."""
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    try:
-        for weight in learning:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in learning:
-            weight.requires_grad_(True)
 
 
 def recomputed(subject: Subject) -> AbstractContextManager[None]:

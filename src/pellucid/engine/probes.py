@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from pellucid.engine import memory
+from pellucid.engine.backward import TARGETS_AT_ONCE, backward, cut, frozen, through
 from pellucid.engine.variants import decoder_start, token_site
 from pellucid.models import kernels
 from pellucid.models.batch import Row
@@ -24,7 +25,6 @@ from pellucid.models.proofs import probe
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
-TARGETS_AT_ONCE = 8  # as in differentiation
 REPEATS = 3
 ENOUGH_SECONDS = 0.12
 
@@ -124,42 +124,23 @@ def _work(subject: Subject, shape: Shape) -> Iterator[object]:
     where = {"position": tuple(range(len(ids)))}
     edits = [(Edit(token_site(subject), "set", leaf, where),) for leaf in leaves] or [()] * shape.rows
     rows = [Row(ids, decoder, edits=own) for own in edits]
-    with torch.set_grad_enabled(graph), _frozen(subject.model), kernels.first_order():
-        logits = forward(subject, rows, grad=graph, wanted=_wanted(subject, shape, len(ids))).logits
+    each = shape.gradients > 1 and subject.head == "causal-lm"
+    with torch.set_grad_enabled(graph), frozen(subject.model), kernels.first_order():
+        with cut(subject, each) as ends:
+            logits = forward(subject, rows, grad=graph, wanted=_wanted(subject, shape, len(ids))).logits
         scores = logits[..., 0] - logits.logsumexp(-1) if subject.head == "causal-lm" else logits[..., 0]
         del logits
         yield True
         if graph:  # with more gradients, the same again
-            columns = scores.reshape(shape.rows, -1).sum(0)
-            _back(columns[: shape.at_once] if shape.at_once > 1 else columns.sum()[None], leaves)
+            columns = scores.reshape(shape.rows, -1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # operations that are batched one by one
+                if ends:
+                    first = len(ids) - shape.targets if subject.kind == "decoder" else 0
+                    through(columns[:, : shape.at_once], ends, first, leaves)
+                else:
+                    backward(columns.sum(1, keepdim=True), leaves)
             yield True
-
-
-def _back(columns: torch.Tensor, leaves: Sequence[torch.Tensor]) -> None:
-    """Let gradients travel backward together, or one by one where an operation cannot, as differentiation does."""
-    directions = torch.eye(len(columns), dtype=columns.dtype, device=columns.device)
-    if len(columns) > 1:
-        with warnings.catch_warnings(), suppress(RuntimeError):
-            warnings.simplefilter("ignore")  # operations that are batched one by one
-            torch.autograd.grad(
-                columns, leaves, directions, retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
-            return
-    for direction in directions:
-        torch.autograd.grad(columns, leaves, direction, retain_graph=True, allow_unused=True)
-
-
-@contextmanager
-def _frozen(model: torch.nn.Module) -> Iterator[None]:
-    """Treat weights as constants, as differentiation does."""
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    for weight in learning:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in learning:
-            weight.requires_grad_(True)
 
 
 def _leaves(subject: Subject, shape: Shape) -> list[torch.Tensor]:
