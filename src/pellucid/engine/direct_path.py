@@ -16,7 +16,7 @@ from pellucid.engine.rules import Rules, following
 from pellucid.engine.targets import one_token
 from pellucid.engine.variants import whole
 from pellucid.models.edits import Context, Edit
-from pellucid.models.layout import depth
+from pellucid.models.layout import depth, main_stack
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
@@ -49,12 +49,13 @@ def linear_readout(readout: Readout, method: str) -> Readout:
 
 
 def direct_path(subject: Subject, tokens: Tokens, readout: Readout) -> DirectPath:
-    """Return the readout as a linear map of what leaves the last block of a one-stack model.
+    """Return the readout as a linear map of what leaves the last block of the stack that feeds the head.
 
     Norms are taken at their divisors, activations of the head (a pooler's tanh) as the factor f(x) / x, so that the map
     is exact at this stream. Costs one forward pass and one backward pass per target through the head alone.
     """
-    last = depth(subject.model, subject.need_layout()) - 1
+    layout = subject.need_layout()
+    last = str(Site(main_stack(layout), depth(subject.model, layout) - 1, "resid_post"))
     kept: list[torch.Tensor] = []
 
     def leaf(value: torch.Tensor, context: Context) -> torch.Tensor:
@@ -62,7 +63,7 @@ def direct_path(subject: Subject, tokens: Tokens, readout: Readout) -> DirectPat
         return kept[0]
 
     with torch.enable_grad(), following(subject, Rules()):
-        edits = [(Edit(str(Site("", last, "resid_post")), leaf),)]
+        edits = [(Edit(last, leaf),)]
         values, _ = read(subject, tokens, readout, [whole(tokens)], edits=edits, grad=True)
         grads = [torch.autograd.grad(value, kept[0], retain_graph=True)[0] for value in values[0]]
     subject.count(backwards=len(grads))

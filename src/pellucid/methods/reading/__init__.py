@@ -1,0 +1,1 @@
+"""What the parts of a model write, hold and would say."""
