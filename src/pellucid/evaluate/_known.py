@@ -80,7 +80,7 @@ def questions(entry: Entry) -> tuple[str, ...]:
     A model whose answer asks for a rationale or a shortcut asks that in the place of "input".
     """
     axes = entry.axes
-    if entry.kind != "method":
+    if entry.kind != "method" or entry.family == "reading":  # what is read says what is there, not what it does
         return ()
     if entry.takes == "prompt" and entry.produces == "scores" and axes[:1] == ("unit",) and "other_unit" not in axes:
         return ("input",)
@@ -130,6 +130,8 @@ def compare(question: str, item: dict[str, Any], result: Result, resolution: flo
     else:
         assert isinstance(result, Scores)
         signed = "positive" in result.sign.lower() and question in (*INPUTS, "place")
+        if question in ("head", "neuron") and question not in result.axes:
+            raise InputError(f"it gives scores by {', '.join(result.axes)}, one per {question} is asked for")
         truth, scores = _parts(question, item, np.asarray(result.values))
     if truth.shape != scores.shape or not np.isfinite(scores).all():
         raise InputError(f"it gives {scores.shape} scores, {truth.shape} finite ones are asked for")
