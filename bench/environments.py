@@ -21,7 +21,10 @@ PEERS: dict[str, tuple[str, ...]] = {
     "inseq": ("inseq==0.7.1", "typeguard==2.13.3"),
     "transformer-lens": ("transformer-lens==4.3.0",),
     "nnsight": ("nnsight==0.8.1",),
+    "lxt": ("lxt==2.1",),
 }
+# Taken without what they ask for: LXT needs torch and transformers alone for language models, and asks for torchvision.
+ALONE = ("lxt",)
 # What a peer brings in without need and what then keeps transformers from importing its models.
 BREAKS = ("torchvision",)
 
@@ -65,7 +68,7 @@ def make(peer: str) -> str:
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt"]
     steps = [[*pip, torch], [*pip, transformers], [*pip, "-e", "."]]
     if wanted:
-        steps.append([*pip, *wanted])
+        steps.append([*pip, *(["--no-deps"] if peer in ALONE else []), *wanted])
     for step in steps:
         done = subprocess.run(step, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode and step is steps[-1] and wanted:

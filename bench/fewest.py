@@ -170,6 +170,25 @@ def causal_tracing(layers: int, tokens: int, noise: int, subject: int, window: i
     return rows
 
 
+def one_forward(layers: int, tokens: int) -> Rows:
+    """The prompt, and one row of logits."""
+    rows = Rows()
+    rows.run(layers, tokens, 1)
+    rows.forward["head"] += 1
+    return rows
+
+
+def value_zeroing(layers: int, tokens: int) -> Rows:
+    """The prompt, and every block behind attention for each pair of a token and one that it sees.
+
+    Of the last block only the position that is read is compared, and no logit is needed.
+    """
+    rows = Rows()
+    rows.run(layers, tokens, 1)
+    rows.forward["mlp"] += (layers - 1) * tokens * (tokens + 1) / 2 + tokens
+    return rows
+
+
 def plain_forward(layers: int, batch: int, tokens: int) -> Rows:
     """A batch with every logit."""
     rows = Rows()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from bench import fewest
-from bench.models import REPLACEMENT, Case, Shape, Sizes
+from bench.models import REPLACEMENT, SHAPES, Case, Shape, Sizes
 
 SEED_OF_ORDERS = 0
 
@@ -20,7 +20,7 @@ class Job:
     """One job: its sizes, its peers, what `ours` answers, and the bars that it must reach.
 
     `bars` maps a peer's way (or "any") to the ratio asked for, `at_most` says that the ratio is ours over theirs.
-    `backward` says whether it differentiates (its floor bar is then 1.6, else 1.4).
+    `backward` says whether it differentiates (its floor bar is then 1.6, else 1.4), `models` on which shapes it is run.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Job:
     backward: bool = False
     at_most: bool = False
     counted_bar: float | None = None
-    notes: tuple[str, ...] = field(default=())
+    models: tuple[str, ...] = SHAPES
 
     @property
     def floor_bar(self) -> float:
@@ -171,6 +171,21 @@ def capture_sites(subject: Any, case: Case) -> np.ndarray:
     return as_array(output.captured["logits"][:, -1])
 
 
+def attn_lrp(subject: Any, case: Case) -> np.ndarray:
+    """Return relevance [tokens] of one logit."""
+    return _run("attn_lrp", subject, case, target=case.target)
+
+
+def value_zeroing(subject: Any, case: Case) -> np.ndarray:
+    """Return scores [tokens], rolled out; no target enters."""
+    return _run("value_zeroing", subject, case, target=case.target)
+
+
+def of_class(method: str) -> Callable[[Any, Case], np.ndarray]:
+    """Return what scores [tokens] of class 1 by a method."""
+    return lambda subject, case: _run(method, subject, case, target=1)
+
+
 def batch_of(case: Case) -> list[Any]:
     """Return the case's tokens as rows of one batch."""
     from pellucid.models.forward import Row
@@ -241,6 +256,22 @@ JOBS = {
             "capture", "all sites but scores and patterns captured, 8 x 128 tokens, vs our own plain forward",
             Sizes(128, batch=8), {"tokens": 16, "batch": 3}, ("own",), {"any": 1.25}, capture_sites,
             lambda shape, size: fewest.plain_forward(shape.layers, size.batch, size.tokens), at_most=True,
+        ),
+        Job(
+            "attn-lrp", "AttnLRP of 128 tokens, one logit", Sizes(128), {"tokens": 12}, ("lxt",), {"any": 1.0},
+            attn_lrp, lambda shape, size: fewest.path_gradients(shape.layers, 1, size.tokens, 0), backward=True,
+            models=("llama",),
+        ),
+        Job(
+            "value-zeroing", "value zeroing of 64 tokens", Sizes(64, 1), {"tokens": 8}, ("inseq",), {"any": 10.0},
+            value_zeroing, lambda shape, size: fewest.value_zeroing(shape.layers, size.tokens), models=("llama",),
+        ),
+        *(
+            Job(
+                name, f"{title} of 64 tokens in an encoder classifier", Sizes(64), {"tokens": 8}, ("published",), {},
+                of_class(name), lambda shape, size: fewest.one_forward(shape.layers, size.tokens), models=("bert",),
+            )
+            for name, title in (("alti", "ALTI"), ("globenc", "GlobEnc"), ("decompx", "DecompX"))
         ),
     )
 }  # fmt: skip

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 SHAPES = ("gpt2", "llama")
-VOCABULARY = {"gpt2": 50257, "llama": 32000}
+EVERY_SHAPE = (*SHAPES, "bert")  # a classifier, for methods published for encoders
+VOCABULARY = {"gpt2": 50257, "llama": 32000, "bert": 30522}
 REPLACEMENT = 0  # the token that stands for a removed one; never drawn
 LEAST_TOKEN = 10
 
@@ -35,7 +36,7 @@ class Shape:
     @property
     def units_per_token_layer(self) -> int:
         """Return a block's weights in units of width x width: attention 4, feed-forward 8 (12 with a gate)."""
-        return 12 if self.kind == "gpt2" else 16
+        return 16 if self.kind == "llama" else 12
 
     def thin(self) -> Shape:
         """Return the same model 24 wide: it does the same token-layers and logit rows, in a hundredth of the time."""
@@ -44,7 +45,14 @@ class Shape:
 
 def build(shape: Shape, device: str = "cpu", attention: str = "sdpa") -> Any:
     """Return a random model of this shape in float32, its weights always the same."""
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
 
     common: dict[str, Any] = {"vocab_size": shape.words, "attn_implementation": attention}
     common |= {"bos_token_id": shape.words - 1, "eos_token_id": shape.words - 1}
@@ -52,6 +60,19 @@ def build(shape: Shape, device: str = "cpu", attention: str = "sdpa") -> Any:
     if shape.kind == "gpt2":
         config: Any = GPT2Config(n_layer=shape.layers, n_embd=shape.width, n_head=shape.heads, **common)
         return GPT2LMHeadModel(config).eval().to(device)
+    if shape.kind == "bert":
+        del common["bos_token_id"], common["eos_token_id"]
+        # Behind so many norms, attention of weights as small as usual moves a class by less than float32 resolves.
+        config = BertConfig(
+            num_hidden_layers=shape.layers, hidden_size=shape.width, num_attention_heads=shape.heads,
+            intermediate_size=4 * shape.width, initializer_range=0.1, **common,
+        )  # fmt: skip
+        classifier = BertForSequenceClassification(config)
+        with torch.no_grad():
+            for name, weight in classifier.named_parameters():
+                if name.endswith("bias"):
+                    weight.normal_(std=0.1)  # new ones are zero, and sharing them out is part of a job
+        return classifier.eval().to(device)
     config = LlamaConfig(
         hidden_size=shape.width,
         intermediate_size=4 * shape.width,

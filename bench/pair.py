@@ -29,7 +29,7 @@ from bench.clock import Times, as_record, median_and_range, ratios, wait_for_qui
 from bench.jobs import JOBS, Job, relative
 from bench.kernels import HAS_FAST, Kernels, kernels
 from bench.machine import machine, versions
-from bench.models import SHAPES, Shape, Sizes, build, draw, tokenizer
+from bench.models import EVERY_SHAPE, Shape, Sizes, build, draw, tokenizer
 from bench.ways import Setting, Way
 from bench.work import Work, counted
 
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job", choices=list(JOBS), required=True)
     parser.add_argument("--peer", required=True)
-    parser.add_argument("--model", choices=SHAPES, default="gpt2")
+    parser.add_argument("--model", choices=EVERY_SHAPE, default="gpt2")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--small", action="store_true", help="smoke run: small sizes")

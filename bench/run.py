@@ -21,19 +21,24 @@ sys.path[0] = str(ROOT)  # run as a file, Python puts this folder there, whose n
 
 from bench import environments, report  # noqa: E402
 from bench.jobs import JOBS  # noqa: E402
-from bench.models import SHAPES  # noqa: E402
+from bench.models import EVERY_SHAPE  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results.json"
 MINUTES = 28.0
-SECONDS = {"gpt2": 30.0, "llama": 10.0}  # spent on the runs in turns, but for the fewest runs that are always made
+SECONDS = {
+    "gpt2": 30.0,
+    "llama": 10.0,
+    "bert": 10.0,
+}  # spent on the runs in turns, but for the fewest runs that are always made
 
 
 def pairs(job: str | None, peer: str | None, model: str | None) -> list[tuple[str, str, str]]:
-    """Return (job, peer, model) of what is to run: first everything on GPT-2, then on Llama."""
+    """Return (job, peer, model) of what is to run: first everything on GPT-2, then on Llama, then on BERT."""
     return [
         (one.name, other, shape)
-        for shape in SHAPES
+        for shape in EVERY_SHAPE
         for one in JOBS.values()
+        if shape in one.models
         for other in one.peers
         if job in (None, one.name) and peer in (None, other) and model in (None, shape)
     ]
@@ -70,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job", choices=list(JOBS))
     parser.add_argument("--peer")
-    parser.add_argument("--model", choices=SHAPES)
+    parser.add_argument("--model", choices=EVERY_SHAPE)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--small", action="store_true", help="smoke run: small sizes; not written to the results")
     parser.add_argument("--count", action="store_true", help="count and check only, time nothing; not written either")

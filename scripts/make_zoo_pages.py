@@ -5,7 +5,8 @@ come from the models and their files.
 
     python -m scripts.make_zoo_pages              tables of all pages in docs/zoo, from the files beside the weights
     python -m scripts.make_zoo_pages --pictures   the pictures, too (a minute)
-    python -m scripts.make_zoo_pages --truth      the tables of docs/truth.md, from a bench saved before by
+    python -m scripts.make_zoo_pages --truth      the tables of docs/truth.md and docs/which-attribution.md, from a
+                                                  bench saved before by
                                                   pellucid bench truth --prompts 32 --save out/truth
 """
 
@@ -95,13 +96,55 @@ def truth(part: str) -> str:
     return head + "\n".join(lines)
 
 
+def which(question: str) -> str:
+    """Return the truth table the other way round, a line per method: about the `input`, or about inner `parts`."""
+    from pellucid.evaluate.truth import OVERALL
+
+    table = _bench()
+    rows = {
+        (row["question"], row["model"], row["method"]): row
+        for row in (dict(zip(table.columns, values, strict=True)) for values in table.rows)
+    }
+    if question == "parts":
+        lines = [
+            f"| {QUESTIONS[asked]} | {_linked(method)} | {_figure(row, 'correlation')} | {_figure(row, 'area')} "
+            f"| {_figure(rows.get((asked, 'truth/redundant', method)), 'correlation')} | {row['passes']:.0f} |"
+            for (asked, model, method), row in rows.items()
+            if model == OVERALL and asked in ("head", "neuron", "place", "edge")
+        ]
+        head = (
+            "| question | method | correlation | area | correlation, redundant | passes |\n|---|---|---|---|---|---|\n"
+        )
+        return head + "\n".join(lines)
+    known = [(row, method) for (asked, model, method), row in rows.items() if (asked, model) == ("input", OVERALL)]
+    columns = (("input", "truth/redundant", "correlation"), ("rationale", "tiny-classifier", "area"),
+               ("shortcut", "tiny-classifier-shortcut", "area"))  # fmt: skip
+    lines = [
+        f"| {_linked(method)} | {_figure(row, 'correlation')} | "
+        + " | ".join(_figure(rows.get((asked, model, method)), figure) for asked, model, figure in columns)
+        + f" | {row['passes']:.0f} |"
+        for row, method in sorted(known, key=lambda pair: -(pair[0]["correlation"] or 0.0))
+    ]
+    head = "| method | correlation | redundant | words of a verdict | shortcut | passes |\n|---|---|---|---|---|---|\n"
+    return head + "\n".join(lines)
+
+
+def _linked(method: str) -> str:
+    name, _, more = method.partition(" ")
+    return f"[`{name}`](methods/{name}.md)" + (f" {more}" if more else "")
+
+
+def _figure(row: dict[str, Any] | None, name: str) -> str:
+    return "-" if row is None or row[name] is None else f"{row[name]:.2f}"
+
+
 def _interval(row: dict[str, Any], name: str) -> str:
     if row[name] is None:
         return "-"
     return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
 
 
-MAKERS: dict[str, Callable[[str], str]] = {"facts": facts, "tasks": tasks, "card": text, "truth": truth}
+MAKERS: dict[str, Callable[[str], str]] = {"facts": facts, "tasks": tasks, "card": text, "truth": truth, "which": which}
 
 
 def filled(page: str) -> str:
@@ -170,14 +213,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the zoo's pages again.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="models such as tiny-lm; default: all")
     parser.add_argument("--pictures", action="store_true", help="draw the pictures again, too")
-    parser.add_argument("--truth", action="store_true", help="fill docs/truth.md from out/truth")
+    parser.add_argument(
+        "--truth", action="store_true", help="fill docs/truth.md and docs/which-attribution.md from out/truth"
+    )
     options = parser.parse_args()
     if options.pictures:
         for name in options.names or [""]:
             draw(name.replace("/", "-"))
     stems = {name.replace("/", "-") for name in options.names}
     pages = [page for page in sorted((DOCS / "zoo").glob("*.md")) if not stems or page.stem in stems]
-    for page in [*pages, *([DOCS / "truth.md"] if options.truth else [])]:
+    for page in [*pages, *([DOCS / "truth.md", DOCS / "which-attribution.md"] if options.truth else [])]:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -6,11 +6,13 @@ and normalises to a sum of one; its first step is compared in just these convent
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
 import inseq
 import numpy as np
+from inseq.attr.feat.ops.value_zeroing import ValueZeroing
 
 import pellucid
 from bench.jobs import as_array, no_gradients
@@ -18,6 +20,16 @@ from bench.models import Case, text
 from bench.ways import Pair, Setting, Way
 
 logging.disable(logging.WARNING)
+_hook = ValueZeroing.get_states_extract_and_patch_hook
+
+
+def _mended(self: Any, *args: Any, **options: Any) -> Any:
+    hook = _hook(self, *args, **options)
+    return lambda module, given, output: hook(module, given, (output,))[0]
+
+
+# Blocks of this transformers return bare tensors where the hook of value zeroing expects tuples.
+ValueZeroing.get_states_extract_and_patch_hook = _mended
 
 
 def _attribute(setting: Setting, method: str, case: Case, targets: slice, **options: Any) -> Any:
@@ -83,3 +95,36 @@ def gradient_matrix(setting: Setting) -> list[Way]:
             both=lambda subject, case: _first_step(setting, subject, "input_x_gradient", case, "gradient_x_input"),
         )
     ]  # fmt: skip
+
+
+def value_zeroing(setting: Setting) -> list[Way]:
+    """One forward pass per token, with the value of that token at zero in every block and all outputs set back.
+
+    It finds the values by the name of a variable, which transformers' GPT-2 no longer has. Behind the last block it
+    compares beyond the final norm, so answers are compared on the blocks before it; it drops scores below 1e-5, so they
+    are compared on values 30 times as large.
+    """
+
+    def attribute(model: Any, case: Case, first: int) -> np.ndarray:
+        wrapped = inseq.load_model(model, "value_zeroing", tokenizer=setting.tokenizer, device=setting.device)
+        answer = wrapped.attribute(
+            input_texts=text(case.ids[:first]), generated_texts=text((*case.ids, *case.continuation[:1])),
+            show_progress=False, pretty_progress=False,
+        )  # fmt: skip
+        return np.nan_to_num(as_array(answer.sequence_attributions[0].target_attributions))
+
+    def both(subject: Any, case: Case) -> Pair:
+        model = copy.deepcopy(no_gradients(setting.model))
+        for block in model.model.layers:
+            block.self_attn.v_proj.weight.mul_(30)
+        matrices = attribute(model, case, 1)[: len(case.ids)]  # [key, query, layer]
+        model.model.layers = model.model.layers[:-1]
+        model.config.num_hidden_layers -= 1
+        ours = pellucid.run("value_zeroing", pellucid.load(model), list(case.ids), target=case.target)
+        rolled = np.eye(len(case.ids))
+        for layer in range(matrices.shape[-1] - 1):
+            rolled = matrices[:, :, layer].T @ rolled
+        return np.asarray(ours.scores), rolled[-1]
+
+    run = lambda case, batch: attribute(no_gradients(setting.model), case, len(case.ids))  # noqa: E731
+    return [Way("value_zeroing", run, both=both)]

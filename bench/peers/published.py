@@ -13,6 +13,7 @@ import torch
 
 from bench.jobs import window_of
 from bench.models import Case
+from bench.peers.encoders import alti, decompx, globenc  # noqa: F401 - the ways of these jobs
 from bench.ways import Setting, Way, whole
 
 PART = 8  # one of so many places is run

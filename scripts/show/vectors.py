@@ -70,6 +70,7 @@ def everywhere(out: Path) -> Shown:
 
     import pellucid
     from pellucid.core.errors import CapabilityError
+    from pellucid.core.results import Graph
 
     fine, refused, bad = 0, set[str](), []
     for name, subject in models().items():
@@ -80,7 +81,7 @@ def everywhere(out: Path) -> Shown:
                 refused.add(f"{method} ({name}): {error}")
                 continue
             fine += 1
-            if not np.isfinite(found.values).all():
+            if not np.isfinite(found.weights if isinstance(found, Graph) else found.values).all():
                 bad.append(f"{method} on {name}")
     (out / "refused.txt").write_text("\n".join(sorted(refused)) + "\n", encoding="utf-8")
     return Shown(f"{fine} finite, {len(refused)} refused" + (f"; not finite: {bad}" if bad else ""), not bad)

@@ -49,6 +49,17 @@ def test_a_pair_is_measured_and_agrees(job: str, peer: str, tmp_path: Path) -> N
     assert "ig / captum / gpt2: absent" in page
 
 
+@pytest.mark.parametrize("name", ["alti", "globenc", "decompx"])
+def test_vectors_in_an_encoder_equal_the_published_loops(name: str) -> None:
+    job, bert = JOBS[name], replace(TINY, kind="bert")
+    assert job.models == ("bert",)
+    record = measure(job, "published", bert, OPTIONS)
+    [way] = record["ways"].values()
+    assert way["agreement"] < 1e-4
+    assert max(way["timed_differences"]) < 1e-4
+    assert way["bar"] is None
+
+
 def test_each_timed_run_has_a_new_prompt_and_an_empty_store(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, Any, tuple[int, ...]]] = []
     job = JOBS["occlusion"]
@@ -87,9 +98,8 @@ def test_every_job_names_its_peers_ways() -> None:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("model", ["gpt2", "llama"])
 @pytest.mark.parametrize(
-    ("job", "peer"), [(name, peer) for name, job in JOBS.items() for peer in job.peers if peer in environments.PEERS]
+    ("job", "peer", "model"), [pair for pair in run.pairs(None, None, None) if pair[1] in environments.PEERS]
 )
 def test_results_equal_the_peers(job: str, peer: str, model: str) -> None:
     python = environments.python_of(peer)

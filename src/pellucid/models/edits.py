@@ -122,7 +122,7 @@ HOW: dict[str, Callable[[torch.Tensor, Edit, tuple[Any, ...]], torch.Tensor]] = 
 
 
 def _like(value: torch.Tensor | float | None, other: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(value).to(device=other.device, dtype=other.dtype)
+    return torch.as_tensor(value, dtype=other.dtype, device=other.device)
 
 
 def apply_edit(

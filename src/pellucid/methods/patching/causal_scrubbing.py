@@ -40,8 +40,8 @@ def causal_scrubbing(
     recovered = (scrubbed - random) / (original - random), 1 for a hypothesis that leaves out nothing that matters.
     From the logits down, each part of the hypothesis reads a stream in which the parts it is said to read come from
     prompts that agree on their feature, recursively, and all other parts from one random prompt; "random" takes the
-    whole stream from a random prompt. Exact for the prompts drawn; with standard errors over prompts (Chan et al.
-    2022, "Causal scrubbing: a method for rigorously testing interpretability hypotheses").
+    whole stream from a random prompt. Exact for the prompts drawn; with standard errors over prompts
+    (Chan et al. 2022, "Causal scrubbing: a method for rigorously testing interpretability hypotheses").
 
     Args:
         subject: the model, from `pellucid.load`; one stack, pre-norm, no norms behind the sub-layers.

@@ -15,7 +15,7 @@ from pellucid.models.subject import Subject
 
 @method(
     rows=("TXB-2",),
-    paper="https://transformer-circuits.pub/2021/framework",
+    paper="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
     takes="models",
     produces="scores",
     axes=("layer", "head"),
