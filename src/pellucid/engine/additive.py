@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 
 from pellucid.core.errors import ModelError
 from pellucid.core.tokens import Tokens
+from pellucid.engine.decomposition import normed, parts
 from pellucid.engine.interception import ACTIVATIONS, ROOTS, Call, intercepted
 from pellucid.engine.planning import in_batches
 from pellucid.engine.reading import read
@@ -60,7 +61,7 @@ def parts_of_output(
         with forward_ad.dual_level(), intercepted(subject, Additive(bias, len(batch))):
             values, _ = read(subject, tokens, readout, [whole(tokens)] * len(batch), edits=edits)
             value.append(forward_ad.unpack_dual(values).primal[0].clone())
-            return list(_parts(values)[1].clone())
+            return list(parts(values)[1].clone())
 
     length = len(tokens) + max(len(forced) for forced in readout.forced)
     found = in_batches(list(sources), [length] * len(sources), run) if bias == "apart" else run(list(sources))
@@ -89,12 +90,12 @@ class Additive:
         """Multiply the parts by the weights and share the bias among them."""
         if bias is None or not self.depends(x):
             return call(x, weight, bias)
-        total, part = _parts(x)
+        total, part = parts(x)
         return forward_ad.make_dual(call(total, weight, bias), self._with(bias, call(part, weight, None)))
 
     def product(self, call: Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Give each factor's parts half of the product."""
-        (total_a, part_a), (total_b, part_b) = _parts(a), _parts(b)
+        (total_a, part_a), (total_b, part_b) = parts(a), parts(b)
         return forward_ad.make_dual(call(total_a, total_b), (call(part_a, total_b) + call(total_a, part_b)) / 2)
 
     def scaled(self, call: Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -105,7 +106,7 @@ class Additive:
         """Add parts; a constant is shared like a bias."""
         if self.depends(a) and self.depends(b):
             return call(a, b)
-        (total_a, part_a), (total_b, part_b) = _parts(a), _parts(b)
+        (total_a, part_a), (total_b, part_b) = parts(a), parts(b)
         value = call(total_a, total_b)
         part = call(part_a, part_b)
         constant = call(torch.zeros_like(total_a), total_b) if self.depends(a) else total_a
@@ -113,7 +114,7 @@ class Additive:
 
     def elementwise(self, call: Call, x: torch.Tensor, name: str, value: torch.Tensor | None = None) -> torch.Tensor:
         """Multiply the parts by f(x) / x; the divisor of a norm has none."""
-        total, part = _parts(x)
+        total, part = parts(x)
         if name in ROOTS:
             return call(total)
         if name not in ACTIVATIONS and value is None:
@@ -125,14 +126,14 @@ class Additive:
 
     def softmax(self, call: Call, x: torch.Tensor, dim: int) -> torch.Tensor:
         """Keep the pattern of the total."""
-        return call(_parts(x)[0], dim)
+        return call(parts(x)[0], dim)
 
     def attention(
         self, call: Call, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor | None:
         """Mix the parts of the values by the pattern of the total, fused."""
-        (query, _), (key, _), (total, part) = _parts(query), _parts(key), _parts(value)
-        mask = None if mask is None else _parts(mask)[0]
+        (query, _), (key, _), (total, part) = parts(query), parts(key), parts(value)
+        mask = None if mask is None else parts(mask)[0]
         return forward_ad.make_dual(call(query, key, total, mask), call(query, key, part, mask))
 
     def logsumexp(self, call: Call, x: torch.Tensor, dim: int) -> torch.Tensor:
@@ -143,11 +144,8 @@ class Additive:
         self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
     ) -> torch.Tensor:
         """Centre the parts, divide them by the total's spread and share the bias among them."""
-        total, part = _parts(x)
-        factor = (total.var(-1, unbiased=False, keepdim=True) + eps).rsqrt()
-        factor = factor if weight is None else factor * weight
-        value = (total - total.mean(-1, keepdim=True)) * factor
-        moved = (part - part.mean(-1, keepdim=True)) * factor
+        total, part = parts(x)
+        value, moved = normed(total, part, weight, eps)
         if bias is not None:
             value, moved = value + bias, self._with(bias, moved)
         return forward_ad.make_dual(value, moved)
@@ -171,8 +169,3 @@ class Additive:
         total = size.sum(0, keepdim=True)
         share = torch.where(total > 0, size / torch.where(total > 0, total, 1.0), 1 / self.rows)
         return part + (share[..., None] * constant).reshape(part.shape)
-
-
-def _parts(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    total, part = forward_ad.unpack_dual(value)
-    return total.detach(), torch.zeros_like(total) if part is None else part.detach()

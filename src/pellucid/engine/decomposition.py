@@ -83,14 +83,14 @@ class Split:
         """Multiply both parts by the weights and share the bias by their size."""
         if bias is None or not self.depends(x):
             return call(x, weight, bias)
-        total, part = _parts(x)
+        total, part = parts(x)
         through = call(part, weight, None)
         rest = call(total, weight, None) - through
         return forward_ad.make_dual(call(total, weight, bias), through + _shared(bias, through, rest))
 
     def product(self, call: Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Give the part what the rest alone does not make."""
-        (total_a, part_a), (total_b, part_b) = _parts(a), _parts(b)
+        (total_a, part_a), (total_b, part_b) = parts(a), parts(b)
         value = call(total_a, total_b)
         part = value - call(total_a - part_a, total_b - part_b)
         if self.activation == "average":
@@ -107,7 +107,7 @@ class Split:
 
     def elementwise(self, call: Call, x: torch.Tensor, name: str, value: torch.Tensor | None = None) -> torch.Tensor:
         """Give the part what an activation of the rest alone does not make; a norm's divisor belongs to the total."""
-        total, part = _parts(x)
+        total, part = parts(x)
         if name in ROOTS:
             return call(total)
         if name not in ACTIVATIONS and value is None:
@@ -120,7 +120,7 @@ class Split:
 
     def softmax(self, call: Call, x: torch.Tensor, dim: int) -> torch.Tensor:
         """Keep the pattern of the total."""
-        return call(_parts(x)[0], dim)
+        return call(parts(x)[0], dim)
 
     def attention(
         self, call: Call, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
@@ -136,17 +136,24 @@ class Split:
         self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
     ) -> torch.Tensor:
         """Centre both parts, divide them by the total's spread and share the bias by the size of the inputs."""
-        total, part = _parts(x)
-        factor = (total.var(-1, unbiased=False, keepdim=True) + eps).rsqrt()
-        factor = factor if weight is None else factor * weight
-        value = (total - total.mean(-1, keepdim=True)) * factor
-        moved = (part - part.mean(-1, keepdim=True)) * factor
+        total, part = parts(x)
+        value, moved = normed(total, part, weight, eps)
         if bias is not None:
             value, moved = value + bias, moved + _shared(bias, part, total - part)
         return forward_ad.make_dual(value, moved)
 
 
-def _parts(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def normed(
+    total: torch.Tensor, part: torch.Tensor, weight: torch.Tensor | None, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a layer norm, without its bias, of a total and of a part that is divided by the total's spread."""
+    factor = (total.var(-1, unbiased=False, keepdim=True) + eps).rsqrt()
+    factor = factor if weight is None else factor * weight
+    return (total - total.mean(-1, keepdim=True)) * factor, (part - part.mean(-1, keepdim=True)) * factor
+
+
+def parts(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the total of a value and the part that is followed."""
     total, part = forward_ad.unpack_dual(value)
     return total.detach(), torch.zeros_like(total) if part is None else part.detach()
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from pellucid.core.errors import InputError
 from pellucid.core.metadata import metric
 from pellucid.core.params import Fraction, Positive
 from pellucid.core.results import Evidence, Scores
+from pellucid.evaluate._agreement import pair
 from pellucid.evaluate._ranking import settled
 
 
@@ -40,17 +40,7 @@ def explainer_agreement(
     Raises:
         InputError: explanations of different inputs, or values that are not finite.
     """
-    if scores.axes != other.axes or scores.values.shape != other.values.shape:
-        raise InputError(
-            f"The explanations have {scores.axes} {scores.values.shape} and {other.axes} {other.values.shape}; give "
-            "two of the same input and axes."
-        )
-    ids = [result.tokens.ids for result in (scores, other) if result.tokens is not None]
-    if len(set(ids)) > 1:
-        raise InputError("The explanations belong to different prompts; give two of the same prompt.")
-    given = [np.asarray(result.values, dtype=np.float64).ravel() for result in (scores, other)]
-    if not all(np.isfinite(values).all() for values in given):
-        raise InputError("An explanation holds values that are not finite; leave those parts out.")
+    given = pair(scores, other)
     first, second = (settled(np.abs(values) if absolute else values, resolution) for values in given)
     varied = first.size > 1 and np.ptp(first) > 0 and np.ptp(second) > 0
     found: Any = kendalltau(first, second) if varied else (float("nan"), float("nan"))
