@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 
 import pellucid
 from pellucid.core.errors import Cancelled, ResourceError
-from pellucid.engine import cone, memory, planning, reading, scoring, trie
+from pellucid.engine import cone, memory, planning, probes, reading, scoring, trie
 from pellucid.engine.fit import Fit, fit
 from pellucid.engine.gradients import value_and_gradient
 from pellucid.engine.planning import controlled, estimate, in_batches
@@ -178,6 +177,7 @@ def test_estimates_count_the_passes_and_grow_with_them(subject: pellucid.Subject
     assert estimate(subject, "steps*F", {"steps": 10}, 6).bytes < one.bytes
 
 
+@pytest.mark.slow  # it compares seconds, which on a busy machine are anything
 def test_an_estimate_is_near_what_a_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a model large enough for arithmetic to dominate; the bound is wide because test machines are busy."""
     import transformers
@@ -295,15 +295,14 @@ def test_as_many_rows_as_fit_are_found() -> None:
         assert found.bytes(rows + 1, 10, 1) > limit
 
 
-def test_measuring_leaves_the_model_and_the_counts_alone() -> None:
+def test_measuring_leaves_the_model_and_the_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = midsize("sdpa")
     with left_alone(subject.model), subject.recorded() as record:
         fit(subject, False, 0)
         fit(subject, True, 0)
     assert (record.forwards, record.backwards) == (0, 0)
-    start = time.perf_counter()
+    monkeypatch.setattr(probes, "most_bytes", lambda *_: pytest.fail("the model was measured twice"))
     fit(subject, True, 0)
-    assert time.perf_counter() - start < 0.1  # once per model
 
 
 @pytest.mark.parametrize(

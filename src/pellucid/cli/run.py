@@ -91,7 +91,8 @@ def command(entry: Entry) -> Callable[..., None]:
         options["text"] = (str | None, common.Text)
     wanted = options | {name: pair for name, pair in OPTIONS.items() if entry.parameters and name not in options}
     if "text" not in options:
-        wanted = {name: pair for name, pair in wanted.items() if name not in ONLY_WITH_INPUT}
+        kept = {"model"} if _split(entry)[0] else set[str]()
+        wanted = {name: pair for name, pair in wanted.items() if name in kept or name not in ONLY_WITH_INPUT}
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, (kind, default) in wanted.items()
@@ -109,7 +110,8 @@ def _split(entry: Entry) -> tuple[str, str, list[dict[str, Any]]]:
         p for p in entry.parameters if p["required"] or p["kind"] not in INEXPRESSIBLE or set(p["also"]) - INEXPRESSIBLE
     ]
     if own and own[0]["name"] == "subject":
-        return "subject", own[1]["name"] if len(own) > 1 else "", own[2:]
+        given = len(own) > 1 and not own[1]["keyword"]  # what reads weights alone has options only
+        return ("subject", own[1]["name"], own[2:]) if given else ("subject", "", own[1:])
     return "", "", own
 
 
@@ -155,7 +157,7 @@ def execute(
     from pellucid.methods import function
 
     subject_name, input_name, _ = _split(entry)
-    if entry.takes == "models":
+    if entry.takes == "models" and not subject_name:
         raise InputError(
             f"{entry.name} compares several models, which the command line cannot give; call it from Python."
         )

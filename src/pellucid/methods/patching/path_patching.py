@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 
@@ -12,7 +14,7 @@ from pellucid.core.pairs import Pair
 from pellucid.core.params import PromptLike, TargetLike
 from pellucid.core.results import Evidence, Scores
 from pellucid.engine.cone import score_edits
-from pellucid.engine.paths import Receiver, Runs, Sender, Through, received, receiver_of, senders_to
+from pellucid.engine.paths import Receiver, Runs, Sender, received, receiver_of, senders_to
 from pellucid.engine.targets import resolve
 from pellucid.models.edits import Edit
 from pellucid.models.subject import Subject
@@ -29,7 +31,7 @@ from pellucid.models.subject import Subject
 )
 def path_patching(
     subject: Subject, clean: PromptLike | Pair, *, corrupt: PromptLike | None = None, target: TargetLike = None,
-    contrast: int | str | None = None, receiver: str = "logits", through: Through = "direct",
+    contrast: int | str | None = None, receiver: str = "logits", through: Literal["direct", "mlps", "all"] = "direct",
 ) -> Scores:  # fmt: skip
     """Score each sender by the change of the target when its clean output reaches the receiver and nothing else.
 
