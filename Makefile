@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 PY := $(VENV)/bin/python
-PYTEST := $(PY) -m pytest -q -n $(JOBS)
+# The models of the tests are tiny: further threads of one process only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS)
 
 # Nothing here needs a network once the environment stands, and nothing is allowed to use one silently.
 export HF_HUB_OFFLINE := 1
