@@ -24,6 +24,7 @@ from pellucid.core.errors import Cancelled, ResourceError
 from pellucid.engine.planning import controlled
 from tests.bad_input.small import PROMPT, decoder, decoder_tokenizer, language_model, left_alone, saved
 from tests.conftest import ROOT
+from tests.signals import interruptible
 
 CALLS: dict[str, Callable[[Any], Any]] = {
     "occlusion": lambda subject: pellucid.run("occlusion", subject, PROMPT, target=7),
@@ -93,9 +94,10 @@ def test_ctrl_c_in_the_command_line_leaves_no_file(tmp_path: Path) -> None:
     command += ["--save", str(out / "saved"), "--html", str(out / "page.html")]
     ours, theirs = pty.openpty()
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "200"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=theirs, cwd=ROOT, env=env, start_new_session=True
-    )
+    with interruptible():
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=theirs, cwd=ROOT, env=env, start_new_session=True
+        )
     os.close(theirs)
     try:
         said = _read_until(ours, b"Explaining", 120)

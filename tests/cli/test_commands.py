@@ -15,6 +15,7 @@ import pellucid
 from pellucid.cli.run import OPTIONS
 from pellucid.core.catalogue import Entry, entries
 from tests.cli.conftest import Cli
+from tests.signals import interruptible
 
 OWN = [entry for entry in entries() if entry.kind != "view"]
 COMMANDS = [["explain"], ["run"], ["methods"], ["models"], ["check"], ["open"], []]
@@ -179,7 +180,8 @@ def test_ctrl_c_stops_a_real_process(tmp_path: Path) -> None:
         "def load(name):\n    print('ready', file=sys.stderr, flush=True)\n    time.sleep(60)\n"
         "pellucid.__dict__['load'] = load\nsys.exit(main(['explain', 'a', '--save', 'kept']))"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    with interruptible():
+        child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert child.stderr is not None
     assert child.stderr.readline() == "ready\n"
     os.kill(child.pid, signal.SIGINT)
