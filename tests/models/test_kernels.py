@@ -51,6 +51,21 @@ def test_explanations_are_the_same(name: str, method: str, forced: list[int]) ->
     assert changed(before, model_state(subject.model)) == []
 
 
+def test_a_kernel_that_cannot_be_made_is_replaced_by_the_plain_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> torch.Tensor:
+        raise RuntimeError("could not create a primitive")
+
+    module = torch.nn.Linear(24, 40).requires_grad_(False)
+    value = torch.randn(70, 24, requires_grad=True)
+    layer = kernels._Layer(module, module.weight)
+    monkeypatch.setattr(kernels, "_product", refused)
+    with kernels.first_order():
+        found = layer(value)
+        (gradient,) = torch.autograd.grad(found.sum(), value)
+    np.testing.assert_allclose(found.detach(), module(value).detach(), atol=1e-6)
+    np.testing.assert_allclose(gradient, module.weight.sum(0).expand(70, 24), atol=1e-5)
+
+
 def test_the_backward_is_the_product_with_the_transposed_weight(forced: list[int]) -> None:
     module = torch.nn.Linear(24, 40).requires_grad_(False)
     value = torch.randn(70, 24, requires_grad=True)

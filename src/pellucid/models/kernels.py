@@ -125,14 +125,27 @@ class _Layer:
             return self.own(value)
         bias = self.module.bias
         if not differentiated:
-            return _product(value, self.forward, bias)
+            return self.product(value, bias)
         return _Product.apply(value, self, bias)  # type: ignore[no-any-return]
 
-    def transposed(self) -> torch.Tensor:
-        """Return the packed transposed weight, made when a gradient first needs it."""
-        if self.backward is None:
-            self.backward = _pack(self.weight.t())
-        return self.backward
+    def product(self, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Multiply by the packed weight, or the plain way where oneDNN cannot.
+
+        Where memory ran out once, oneDNN may refuse every new kernel for the rest of the process.
+        """
+        try:
+            return _product(value, self.forward, bias)
+        except RuntimeError:
+            return functional.linear(value, self.weight, bias)
+
+    def transposed_product(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Multiply a gradient by the transposed weight, packed when a gradient first needs it."""
+        try:
+            if self.backward is None:
+                self.backward = _pack(self.weight.t())
+            return _product(gradient.contiguous(), self.backward, None)
+        except RuntimeError:
+            return functional.linear(gradient, self.weight.t())
 
 
 class _Product(torch.autograd.Function):
@@ -141,12 +154,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, layer: _Layer, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.layer = layer
-        return _product(value, layer.forward, bias)
+        return layer.product(value, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _product(gradient.contiguous(), ctx.layer.transposed(), None), None, None
+        return ctx.layer.transposed_product(gradient), None, None
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:
