@@ -32,8 +32,8 @@ WORKER = """
                                       num_attention_heads=2, vocab_size=200, pad_token_id=0)
     subject = pellucid.load(transformers.LlamaForCausalLM(config).eval())
     scoring.trusted = lambda subject: False
-    prompt = [5 + i % 90 for i in range(64)]
-    options = dict(target=7, replacement=3) if method == "occlusion" else dict(target=7, steps=40)
+    prompt = [5 + i % 90 for i in range(int(sys.argv[3]))]
+    options = dict(target=7) | {"occlusion": {"replacement": 3}, "integrated_gradients": {"steps": 40}}.get(method, {})
     tried, native = [], planning.in_batches
 
     def watched(items, lengths, run, *rest, **named):
@@ -61,13 +61,13 @@ WORKER = """
 """
 
 
-def limited(megabytes: int, method: str) -> tuple[list[int], object, list[float], list[str]]:
+def limited(megabytes: int, method: str, tokens: int = 64) -> tuple[list[int], object, list[float], list[str]]:
     """Run a method in a process that may take so much more memory; return its batches, answers and what it changed."""
     import json
 
     environment = os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     environment |= {"MALLOC_MMAP_THRESHOLD_": "65536"}  # else what was freed before the limit serves large tensors
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(WORKER), str(megabytes), method]
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(WORKER), str(megabytes), method, str(tokens)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return tuple(json.loads(done.stdout.splitlines()[-1]))
@@ -85,7 +85,7 @@ def test_a_batch_that_cannot_be_allocated_is_halved_and_the_answer_is_right(meth
 
 @linux
 def test_a_single_row_that_cannot_be_allocated_is_one_sentence() -> None:
-    batches, found, _, different = limited(2, "occlusion")
+    batches, found, _, different = limited(60, "gradient_x_input", 1500)
     assert str(found).startswith("ResourceError: "), found
     assert str(found).count(". ") == 0
     assert batches[-1] == 1
