@@ -22,6 +22,8 @@ PEERS: dict[str, tuple[str, ...]] = {
     "transformer-lens": ("transformer-lens==4.3.0",),
     "nnsight": ("nnsight==0.8.1",),
     "lxt": ("lxt==2.1",),
+    "shap": ("shap==0.51.0",),
+    "context-cite": ("context-cite==0.0.4",),
 }
 # Taken without what they ask for: LXT needs torch and transformers alone for language models, and asks for torchvision.
 ALONE = ("lxt",)

@@ -97,13 +97,46 @@ def coalitions(layers: int, spans: Iterable[tuple[int, int]], permutations: int,
         for player in rng.permutation(len(spans)):
             present[player] = True
             masks.add(tuple(present))
-    starts = {mask[: place + 1] for mask in masks for place in range(len(spans))}
-    prefixes = sum(spans[len(start) - 1][1] - spans[len(start) - 1][0] for start in starts)
-    read, tokens = max(1, continuation), spans[-1][1]
+    return subsets(layers, spans, masks, continuation)
+
+
+def subsets(
+    layers: int, spans: Iterable[tuple[int, int]], masks: Iterable[tuple[bool, ...]], continuation: int,
+    deleted: bool = False,
+) -> Rows:  # fmt: skip
+    """Variants of a prompt; what two of them have in common from the left is one run. Units may be left out whole."""
+    sizes, masks = [end - start for start, end in spans], set(masks)
+    starts = {mask[: place + 1] for mask in masks for place in range(len(sizes)) if mask[place] or not deleted}
+    prefixes = sum(sizes[len(start) - 1] for start in starts)
+    read, tokens = max(1, continuation), sum(sizes)
     rows = Rows()
-    rows.run(layers, prefixes + len(masks) * (read - 1), len(masks) * read, first=2 * tokens + max(0, continuation - 1))
+    first = prefixes + max(0, continuation - 1) * len(masks) if deleted else 2 * tokens + max(0, continuation - 1)
+    rows.run(layers, prefixes + len(masks) * (read - 1), len(masks) * read, first=first)
     rows.forward["head"] += len(masks) * read
     return rows
+
+
+def lengths(
+    layers: int, spans: Iterable[tuple[int, int]], masks: Iterable[tuple[bool, ...]], question: int
+) -> Rows:  # fmt: skip
+    """Variants of a prompt of an encoder, units left out whole: nothing can be shared, each needs its own length."""
+    sizes, masks = [end - start for start, end in spans], set(masks)
+    kept = sum(size for mask in masks for size, there in zip(sizes, mask, strict=True) if there)
+    rows = Rows()
+    rows.run(layers, kept + question * len(masks), len(masks))
+    return rows
+
+
+def drawn(players: int, samples: int, sizes: str, seed: int) -> set[tuple[bool, ...]]:
+    """Draw variants whose number of units follows the Shapley kernel, is uniform, or that keep each by chance 1/2."""
+    rng = np.random.default_rng(seed)
+    if sizes == "chance":
+        return {tuple(row) for row in (rng.random((samples, players)) < 0.5).tolist()}
+    count = np.arange(1, players)
+    share = 1 / (count * (players - count)) if sizes == "kernel" else np.ones(players - 1)
+    kept = rng.choice(count, samples, p=share / share.sum())
+    rank = rng.random((samples, players)).argsort(1).argsort(1)
+    return {tuple(row) for row in (rank < kept[:, None]).tolist()} | {(True,) * players, (False,) * players}
 
 
 def residual_patches(layers: int, tokens: int) -> Rows:
@@ -178,14 +211,18 @@ def one_forward(layers: int, tokens: int) -> Rows:
     return rows
 
 
-def value_zeroing(layers: int, tokens: int) -> Rows:
+def value_zeroing(layers: int, tokens: int, heads: int, read: int = 1) -> Rows:
     """The prompt, and every block behind attention for each pair of a token and one that it sees.
 
-    Of the last block only the position that is read is compared, and no logit is needed.
+    What attention gives is a sum over tokens and heads, and a gated layer's first two products are linear behind a norm,
+    so they need a row for each token and head at most. Of the last block only the positions that are read are compared,
+    and no logit is needed.
     """
     rows = Rows()
-    rows.run(layers, tokens, 1)
-    rows.forward["mlp"] += (layers - 1) * tokens * (tokens + 1) / 2 + tokens
+    rows.run(layers, tokens, read)
+    pairs, last = tokens * (tokens + 1) / 2, sum(range(tokens - read + 1, tokens + 1))
+    for count, blocks in ((pairs, layers - 1), (last, 1)):
+        rows.forward["mlp"] += blocks * (count / 3 + 2 / 3 * min(count, tokens * heads))
     return rows
 
 

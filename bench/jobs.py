@@ -94,6 +94,34 @@ def shapley(subject: Any, case: Case, permutations: int = 0) -> np.ndarray:
     )
 
 
+def sampled(method: str) -> Callable[[Any, Case], np.ndarray]:
+    """Return what scores [units, continuation] of each log-probability by a method that draws variants."""
+
+    def ours(subject: Any, case: Case) -> np.ndarray:
+        options = {"samples": case.sizes.samples, "unit": case.sizes.spans, "replacement": REPLACEMENT}
+        return _run(method, subject, case, target=_continuation(case, each=True), **options)
+
+    return ours
+
+
+def of_class_by_units(method: str) -> Callable[[Any, Case], np.ndarray]:
+    """Return what scores [units] of class 1, units being left out, by a method that draws variants."""
+
+    def ours(subject: Any, case: Case) -> np.ndarray:
+        sizes = case.sizes
+        drawn = {"permutations": sizes.permutations} if method == "shapley_values" else {"samples": sizes.samples}
+        return _run(method, subject, case, target=1, unit=sizes.spans, replacement="delete", **drawn)
+
+    return ours
+
+
+def context_cite(subject: Any, case: Case) -> np.ndarray:
+    """Return weights [sources] in the settings of the paper; held-out subsets, which its authors lack, are left out."""
+    settings = {"samples": case.sizes.samples, "held_out": 0, "penalty": 0.01, "relative": False}
+    target = _continuation(case, each=False)
+    return _run("context_cite", subject, case, target=target, unit=case.sizes.spans, **settings)
+
+
 def residual_patching(subject: Any, case: Case) -> np.ndarray:
     """Return effects [layers, tokens] on the difference of two logits."""
     corrupt, targets = list(case.other), {"target": case.target, "contrast": case.contrast}
@@ -181,6 +209,11 @@ def value_zeroing(subject: Any, case: Case) -> np.ndarray:
     return _run("value_zeroing", subject, case, target=case.target)
 
 
+def value_zeroing_matrix(subject: Any, case: Case) -> np.ndarray:
+    """Return scores [tokens, continuation], rolled out, read at the position before each token of the continuation."""
+    return _run("value_zeroing", subject, case, target=_continuation(case, each=True))
+
+
 def of_class(method: str) -> Callable[[Any, Case], np.ndarray]:
     """Return what scores [tokens] of class 1 by a method."""
     return lambda subject, case: _run(method, subject, case, target=1)
@@ -220,15 +253,53 @@ JOBS = {
         ),
         Job(
             "occlusion-matrix", "occlusion of 128 tokens, matrix over a 32-token continuation", Sizes(128, 32),
-            {"tokens": 16, "continuation": 5}, ("captum",), {"one forward": 3.4, "token by token": 20.0},
+            {"tokens": 16, "continuation": 5}, ("captum", "inseq"),
+            {"one forward": 3.4, "token by token": 20.0, "inseq": 30.0},
             occlusion_matrix, lambda shape, size: fewest.occlusion(shape.layers, size.tokens, size.continuation),
         ),
         Job(
             "shapley", "permutation Shapley, 20 units, 25 permutations, 128 + 32 tokens",
             Sizes(128, 32, units=20, permutations=25),
-            {"tokens": 16, "continuation": 5, "units": 4, "permutations": 3}, ("captum",),
-            {"one forward": 4.0, "token by token": 20.0}, shapley, lambda shape, size: fewest.coalitions(
+            {"tokens": 16, "continuation": 5, "units": 4, "permutations": 3}, ("captum", "shap"),
+            {"one forward": 4.0, "token by token": 20.0, "shap": 4.0}, shapley, lambda shape, size: fewest.coalitions(
                 shape.layers, size.spans, size.permutations, size.continuation, SEED_OF_ORDERS
+            ),
+        ),
+        *(
+            Job(
+                name, f"{title}, 20 units, 200 variants, 128 + 32 tokens", Sizes(128, 32, units=20, samples=200),
+                {"tokens": 16, "continuation": 5, "units": 4, "samples": 16}, peers, {"any": 4.0}, sampled(method),
+                lambda shape, size, sizes=sizes: fewest.subsets(
+                    shape.layers, size.spans, fewest.drawn(size.units, size.samples, sizes, 0), size.continuation
+                ),
+            )
+            for name, title, method, sizes, peers in (
+                ("kernel-shap", "KernelSHAP", "kernel_shap", "kernel", ("shap", "captum")),
+                ("lime", "LIME", "lime", "uniform", ("captum",)),
+            )
+        ),
+        *(
+            Job(
+                f"encoder-{name}", f"{title}, 20 units left out, 128 tokens, class of an encoder",
+                Sizes(128, units=20, samples=200, permutations=10, question=8),
+                {"tokens": 16, "units": 4, "samples": 16, "permutations": 3, "question": 4}, peers, {"any": 1.7},
+                of_class_by_units(method), lambda shape, size, sizes=sizes: fewest.lengths(
+                    shape.layers, size.spans, fewest.drawn(size.units, size.samples, sizes, 0), size.question
+                ), models=("bert",),
+            )
+            for name, title, method, sizes, peers in (
+                ("kernel-shap", "KernelSHAP, 200 variants", "kernel_shap", "kernel", ("shap", "captum")),
+                ("shapley", "permutation Shapley, 10 permutations", "shapley_values", "uniform", ("shap", "captum")),
+                ("lime", "LIME, 200 variants", "lime", "uniform", ("captum",)),
+            )
+        ),
+        Job(
+            "context-cite", "ContextCite, 64 subsets of 20 sources, 128 + 32 tokens",
+            Sizes(128, 32, units=20, samples=64, question=8),
+            {"tokens": 16, "continuation": 5, "units": 4, "samples": 16, "question": 4},
+            ("context-cite",), {"any": 2.0}, context_cite, lambda shape, size: fewest.subsets(
+                shape.layers, size.spans, fewest.drawn(size.units, size.samples, "chance", 0),
+                size.question + size.continuation, deleted=True,
             ),
         ),
         Job(
@@ -263,8 +334,16 @@ JOBS = {
             models=("llama",),
         ),
         Job(
-            "value-zeroing", "value zeroing of 64 tokens", Sizes(64, 1), {"tokens": 8}, ("inseq",), {"any": 10.0},
-            value_zeroing, lambda shape, size: fewest.value_zeroing(shape.layers, size.tokens), models=("llama",),
+            "value-zeroing", "value zeroing of 64 tokens, one target", Sizes(64, 1), {"tokens": 8}, ("inseq",),
+            {"any": 10.0}, value_zeroing,
+            lambda shape, size: fewest.value_zeroing(shape.layers, size.tokens, shape.heads), models=("llama",),
+        ),
+        Job(
+            "value-zeroing-matrix", "value zeroing, matrix of 64 tokens over an 8-token continuation", Sizes(64, 8),
+            {"tokens": 8, "continuation": 3}, ("inseq",), {"any": 10.0}, value_zeroing_matrix,
+            lambda shape, size: fewest.value_zeroing(
+                shape.layers, size.tokens + size.continuation - 1, shape.heads, size.continuation
+            ), models=("llama",),
         ),
         *(
             Job(

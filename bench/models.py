@@ -62,10 +62,11 @@ def build(shape: Shape, device: str = "cpu", attention: str = "sdpa") -> Any:
         return GPT2LMHeadModel(config).eval().to(device)
     if shape.kind == "bert":
         del common["bos_token_id"], common["eos_token_id"]
-        # Behind so many norms, attention of weights as small as usual moves a class by less than float32 resolves.
+        # Behind so many norms, attention of smaller weights moves a class by less than float32 resolves, and larger
+        # ones saturate it.
         config = BertConfig(
             num_hidden_layers=shape.layers, hidden_size=shape.width, num_attention_heads=shape.heads,
-            intermediate_size=4 * shape.width, initializer_range=0.1, **common,
+            intermediate_size=4 * shape.width, initializer_range=1.2 / shape.width**0.5, **common,
         )  # fmt: skip
         classifier = BertForSequenceClassification(config)
         with torch.no_grad():
@@ -118,6 +119,8 @@ class Sizes:
     steps: int = 0
     units: int = 0
     permutations: int = 0
+    samples: int = 0
+    question: int = 0
     noise: int = 0
     subject: tuple[int, int] = (0, 0)
     window: int = 1
@@ -125,8 +128,8 @@ class Sizes:
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """Return the units as token ranges, as equal as they can be."""
-        edges = np.linspace(0, self.tokens, self.units + 1).round().astype(int).tolist()
+        """Return the units as token ranges, as equal as they can be; the question at the end is none of them."""
+        edges = np.linspace(0, self.tokens - self.question, self.units + 1).round().astype(int).tolist()
         return tuple(itertools.pairwise(edges))
 
 

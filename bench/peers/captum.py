@@ -19,6 +19,13 @@ from captum.attr import (
 
 from bench.jobs import SEED_OF_ORDERS, as_array, no_gradients
 from bench.models import REPLACEMENT, Case, text
+from bench.peers.captum_variants import (  # noqa: F401 - the ways of these jobs
+    encoder_kernel_shap,
+    encoder_lime,
+    encoder_shapley,
+    kernel_shap,
+    lime,
+)
 from bench.ways import Setting, Way, whole
 
 PART_OF_TOKENS = 16  # a slow way replaces one of so many tokens

@@ -102,13 +102,13 @@ def value_zeroing(setting: Setting) -> list[Way]:
 
     It finds the values by the name of a variable, which transformers' GPT-2 no longer has. Behind the last block it
     compares beyond the final norm, so answers are compared on the blocks before it; it drops scores below 1e-5, so they
-    are compared on values 30 times as large.
+    are compared on values 30 times as large. It does all of it again for every further target.
     """
 
-    def attribute(model: Any, case: Case, first: int) -> np.ndarray:
+    def attribute(model: Any, case: Case, first: int, targets: int = 1) -> np.ndarray:
         wrapped = inseq.load_model(model, "value_zeroing", tokenizer=setting.tokenizer, device=setting.device)
         answer = wrapped.attribute(
-            input_texts=text(case.ids[:first]), generated_texts=text((*case.ids, *case.continuation[:1])),
+            input_texts=text(case.ids[:first]), generated_texts=text((*case.ids, *case.continuation[:targets])),
             show_progress=False, pretty_progress=False,
         )  # fmt: skip
         return np.nan_to_num(as_array(answer.sequence_attributions[0].target_attributions))
@@ -126,5 +126,42 @@ def value_zeroing(setting: Setting) -> list[Way]:
             rolled = matrices[:, :, layer].T @ rolled
         return np.asarray(ours.scores), rolled[-1]
 
-    run = lambda case, batch: attribute(no_gradients(setting.model), case, len(case.ids))  # noqa: E731
-    return [Way("value_zeroing", run, both=both)]
+    def run(case: Case, batch: int, targets: int | None = None) -> np.ndarray:
+        wanted = targets or len(case.continuation)
+        return attribute(no_gradients(setting.model), case, len(case.ids), wanted)
+
+    tokens, count = setting.sizes.tokens, setting.sizes.continuation
+    if count == 1:
+        return [Way("value_zeroing", run, both=both)]
+    scale = sum((tokens + target) ** 2 for target in range(count)) / tokens**2
+    part = lambda case, batch: run(case, batch, 1)  # noqa: E731
+    return [Way("value_zeroing", run, part, scale, f"the first of {count} targets", both=both)]
+
+
+value_zeroing_matrix = value_zeroing
+
+
+def occlusion_matrix(setting: Setting) -> list[Way]:
+    """One forward pass per token of the prefix, for each target token on its own prefix."""
+
+    def run(case: Case, batch: int, targets: slice | None = None) -> np.ndarray:
+        found = _attribute(setting, "occlusion", case, targets or slice(None))
+        return as_array(found.target_attributions)[: len(case.ids)]
+
+    def both(subject: Any, case: Case) -> Pair:
+        theirs = run(case, 0, slice(0, 1))[:, 0]
+        asked = {
+            "target": pellucid.Target(case.continuation[0], measure="prob"),
+            "replacement": setting.tokenizer.unk_token_id,
+        }
+        return np.abs(pellucid.run("occlusion", subject, list(case.ids), **asked).scores), theirs
+
+    count, tokens = setting.sizes.continuation, setting.sizes.tokens
+    middle = count // 2
+    lengths = tokens + np.arange(count)
+    return [
+        Way(
+            "occlusion", run, lambda case, batch: run(case, batch, slice(middle, middle + 1)),
+            float((lengths**2).sum() / lengths[middle] ** 2), f"1 of {count} targets", both=both,
+        )
+    ]  # fmt: skip
