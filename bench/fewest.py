@@ -102,7 +102,7 @@ def coalitions(layers: int, spans: Iterable[tuple[int, int]], permutations: int,
 
 def subsets(
     layers: int, spans: Iterable[tuple[int, int]], masks: Iterable[tuple[bool, ...]], continuation: int,
-    deleted: bool = False,
+    question: int = 0, deleted: bool = False,
 ) -> Rows:  # fmt: skip
     """Variants of a prompt; what two of them have in common from the left is one run. Units may be left out whole."""
     sizes, masks = [end - start for start, end in spans], set(masks)
@@ -110,8 +110,9 @@ def subsets(
     prefixes = sum(sizes[len(start) - 1] for start in starts)
     read, tokens = max(1, continuation), sum(sizes)
     rows = Rows()
-    first = prefixes + max(0, continuation - 1) * len(masks) if deleted else 2 * tokens + max(0, continuation - 1)
-    rows.run(layers, prefixes + len(masks) * (read - 1), len(masks) * read, first=first)
+    behind = question + read - 1
+    first = prefixes + behind * len(masks) if deleted else 2 * tokens + behind
+    rows.run(layers, prefixes + len(masks) * behind, len(masks) * read, first=first)
     rows.forward["head"] += len(masks) * read
     return rows
 
@@ -214,9 +215,9 @@ def one_forward(layers: int, tokens: int) -> Rows:
 def value_zeroing(layers: int, tokens: int, heads: int, read: int = 1) -> Rows:
     """The prompt, and every block behind attention for each pair of a token and one that it sees.
 
-    What attention gives is a sum over tokens and heads, and a gated layer's first two products are linear behind a norm,
-    so they need a row for each token and head at most. Of the last block only the positions that are read are compared,
-    and no logit is needed.
+    What attention gives is a sum over tokens and heads, and a gated layer's first two products are linear behind a
+    norm, so they need a row for each token and head at most. Of the last block only the positions that are read are
+    compared, and no logit is needed.
     """
     rows = Rows()
     rows.run(layers, tokens, read)

@@ -299,7 +299,7 @@ JOBS = {
             {"tokens": 16, "continuation": 5, "units": 4, "samples": 16, "question": 4},
             ("context-cite",), {"any": 2.0}, context_cite, lambda shape, size: fewest.subsets(
                 shape.layers, size.spans, fewest.drawn(size.units, size.samples, "chance", 0),
-                size.question + size.continuation, deleted=True,
+                size.continuation, size.question, deleted=True,
             ),
         ),
         Job(

@@ -78,8 +78,8 @@ class _Count:
         """Count a linear layer's rows, and watch what comes back."""
         from transformers.pytorch_utils import Conv1D
 
-        if not isinstance(module, (torch.nn.Linear, Conv1D)):
-            return
+        if not isinstance(module, (torch.nn.Linear, Conv1D)) or hasattr(module.forward, "multiplied_ahead"):
+            return  # the products of what was multiplied ahead were counted there
         given, weight = args[0], module.weight
         inputs = weight.shape[1] if isinstance(module, torch.nn.Linear) else weight.shape[0]
         rows = _elements(given) / inputs * (2 if _has_tangent(given) else 1)

@@ -13,6 +13,8 @@ from scripts.show import ROOT, Shown, line
 
 STEP = 2.0**-16  # 1 + h and 1 - h have no rounding of their own, whatever type an edit keeps its number in
 IDS = [11, 42, 7, 23, 64, 5]
+NAMES = ("gpt2", "neox-parallel", "opt", "bert-classifier", "bart")
+SITES = (("resid_pre", "position"), ("attn.z", "head"), ("mlp.post", "neuron"), ("attn.z", "head"))
 # Where a backward pass may start, and what holds it: differences (below, or in a test), or rules written out in tests.
 DIFFERENCES = {
     "engine/backward.py": "gradients at token embeddings, below",
@@ -99,12 +101,12 @@ def differences(out: Path) -> Shown:
     from scripts.show.attributing import tests
 
     worst, count = 0.0, 0
-    for name in ("gpt2", "neox-parallel", "opt", "bert-classifier", "bart"):
-        for measure in ("logit", "log_prob", "prob"):
-            worst, count = max(worst, at_embeddings(name, measure)), count + 1
-        sites = (("resid_pre", "position"), ("attn.z", "head"), ("mlp.post", "neuron"))
-        for site, axis in sites if name != "bart" else ():
-            worst, count = max(worst, at_sites(name, site, axis)), count + 1
+    measures = [("gpt2", "logit"), ("gpt2", "prob"), *((name, "log_prob") for name in NAMES)]
+    sites = [(name, *site) for name, site in zip(NAMES, SITES, strict=False)]
+    for name, measure in measures:
+        worst, count = max(worst, at_embeddings(name, measure)), count + 1
+    for name, site, axis in sites:
+        worst, count = max(worst, at_sites(name, site, axis)), count + 1
     said, ok = tests("tests/methods/test_grad_sam.py", "tests/methods/test_attattr.py",
                      "tests/methods/test_hidden_token_attribution.py", "tests/methods/test_gradient_norm.py",
                      "-k", "moving or differences or jacobian")  # fmt: skip
@@ -123,11 +125,11 @@ def at_embeddings(name: str, measure: str) -> float:
 
 
 def at_sites(name: str, site: str, axis: str) -> float:
-    """Return the gap of gradient x activation in the last block, ten places of it."""
+    """Return the gap of gradient x activation in the last block, a few places of it."""
     import pellucid
 
     subject, target = _subject(name), pellucid.Target(1, measure="logit")
-    found = pellucid.run("layer_gradient_x_activation", subject, IDS, target=target, site=site).values[-1][:10]
+    found = pellucid.run("layer_gradient_x_activation", subject, IDS, target=target, site=site).values[-1][:6]
     last = f"blocks.{subject.layers - 1}.{site}"
     return _gap(subject, target, found, [(last, {axis: place}) for place in range(len(found))])
 

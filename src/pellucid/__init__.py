@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pellucid.core.saving import open_result as open
     from pellucid.core.targets import Target as Target
     from pellucid.core.tokens import Units as Units
+    from pellucid.evaluate.over_data.run import evaluate_dataset as evaluate_dataset
     from pellucid.explain import explain as explain
     from pellucid.methods import methods as methods
     from pellucid.methods import run as run
@@ -39,6 +40,7 @@ _PUBLIC = {
     "Subject": ("pellucid.models.subject", "Subject"),
     "Target": ("pellucid.core.targets", "Target"),
     "Units": ("pellucid.core.tokens", "Units"),
+    "evaluate_dataset": ("pellucid.evaluate.over_data.run", "evaluate_dataset"),
     "explain": ("pellucid.explain", ""),
     "load": ("pellucid.models.load", "load"),
     "methods": ("pellucid.methods", ""),
@@ -56,6 +58,7 @@ __all__ = [
     "Target",
     "Units",
     "__version__",
+    "evaluate_dataset",
     "explain",
     "load",
     "methods",

@@ -10,7 +10,11 @@ import torch
 
 import pellucid
 from pellucid.core.errors import InputError
+from pellucid.engine.cone import score_edits_plain
+from pellucid.engine.knockout import cut, score_cuts
+from pellucid.engine.targets import resolve
 from pellucid.methods.patching.attention_knockout import attention_knockout
+from pellucid.models.edits import Edit
 from pellucid.zoo import truth
 from tests import plain
 
@@ -110,3 +114,23 @@ def test_bad_input_is_refused() -> None:
         attention_knockout(subject, plain.IDS, target=1, receivers=6)
     with pytest.raises(InputError, match="heads 0 to 3"):
         attention_knockout(subject, plain.IDS, target=1, heads=[4])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "neox-parallel", "gptj", "zoo:tiny-lm"])
+def test_starting_at_the_first_cut_layer_equals_full_runs_and_saves_products(name: str) -> None:
+    subject = pellucid.load(name if name.startswith("zoo:") else plain.tiny(name))
+    tokens, counted = subject.encode(plain.IDS), list[int]()
+    readout = resolve(subject, tokens, plain.TARGET, None)
+    seen, layers = torch.ones(1, 6, dtype=torch.bool), range(subject.layers)
+    sets: list[tuple[Edit, ...]] = [()]
+    sets += [tuple(cut(f"blocks.{layer}.attn.pattern", seen, [5], [key], [0, 1])) for layer in layers for key in (1, 3)]
+    score_cuts(subject, tokens, readout, sets)  # and the proof that runs once per model
+    for module in subject.model.modules():
+        if type(module) is torch.nn.Linear and module is not subject.model.get_output_embeddings():
+            module.register_forward_hook(lambda own, args, _: counted.append(args[0].shape[0] * own.weight.numel()))
+    saved, cost = score_cuts(subject, tokens, readout, sets), sum(counted)
+    counted.clear()
+    plainly = score_edits_plain(subject, tokens, readout, sets)
+    np.testing.assert_allclose(saved, plainly, atol=1e-5 if name.startswith("zoo:") else 1e-10)
+    if name.startswith("zoo:"):
+        assert cost < 0.75 * sum(counted)

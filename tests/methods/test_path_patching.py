@@ -10,7 +10,12 @@ import torch
 
 import pellucid
 from pellucid.core.errors import CapabilityError, InputError
+from pellucid.engine.capture import capture
+from pellucid.engine.cone import score_edits
+from pellucid.engine.paths import receiver_of, senders_to
+from pellucid.engine.targets import resolve
 from pellucid.methods.patching.path_patching import path_patching
+from pellucid.models.edits import Edit
 from pellucid.zoo import truth
 from tests import plain
 
@@ -165,3 +170,40 @@ def test_bad_input_is_refused() -> None:
         path_patching(subject, plain.IDS, corrupt=CORRUPT, target=1, receiver="blocks.1.attn.4")
     with pytest.raises(CapabilityError, match="pre-norm"):
         path_patching(pellucid.load(plain.tiny("bert-classifier")), plain.IDS, corrupt=CORRUPT, target=1)
+
+
+def multiplied(subject: pellucid.Subject) -> list[int]:
+    """Return a list that grows by the rows x weights that go through the linear modules of the blocks."""
+    found: list[int] = []
+    for module in subject.model.modules():
+        if type(module) is torch.nn.Linear and module is not subject.model.get_output_embeddings():
+            module.register_forward_hook(
+                lambda own, args, _: found.append(args[0].numel() // args[0].shape[-1] * own.weight.numel())
+            )
+    return found
+
+
+@pytest.mark.parametrize("receiver", ["logits", "blocks.1.mlp", "blocks.5.mlp", "blocks.3.attn.1", "blocks.5.attn.0"])
+def test_all_sources_into_one_receiver_cost_little_more_than_its_cone(receiver: str) -> None:
+    """As many edits of the stream that the receiver reads are the cone; two captures of the runs come on top."""
+    subject = pellucid.load("zoo:tiny-lm")
+    good = subject.encode("When Mary and John went to the park, John gave a ball to")
+    bad = subject.encode("When Mary and John went to the park, Mary gave a ball to")
+    start = next(i for i, (a, b) in enumerate(zip(good.ids, bad.ids, strict=True)) if a != b)
+    end = receiver_of(subject, receiver)
+    part = "resid_mid" if end.head < 0 else "resid_pre"
+    site = f"blocks.{end.layer}.{part}" if end.layer < 6 else "blocks.5.resid_post"
+    value, where = capture(subject, bad, [site])[site][start:], {"position": list(range(start, len(bad)))}
+    edits = [(), *((Edit(site, "set", value + i, where),) for i in range(len(senders_to(subject, end)) + 1))]
+    readout = resolve(subject, good, " Mary", None)
+    pair: dict[str, Any] = {"corrupt": list(bad.ids), "target": " Mary", "receiver": receiver}
+    path_patching(subject, list(good.ids), **pair)  # and the proofs that run once per model
+    counted = multiplied(subject)
+    score_edits(subject, bad, readout, edits)
+    cone = sum(counted)
+    counted.clear()
+    capture(subject, bad, [site])
+    captured = 2 * sum(counted)
+    counted.clear()
+    path_patching(subject, list(good.ids), **pair)
+    assert sum(counted) - captured <= 1.3 * cone

@@ -10,6 +10,7 @@ import torch
 
 import pellucid
 from pellucid.engine.behind_attention import behind_attention
+from pellucid.engine.entrance import entrance
 from pellucid.engine.transformed import attention_blocks
 from pellucid.methods.vectors import value_zeroing as module
 from pellucid.methods.vectors.value_zeroing import value_zeroing
@@ -100,3 +101,46 @@ def test_a_block_that_cannot_be_cut_is_run_with_edits() -> None:
     edited = subject.with_(pellucid.Edit("blocks.0.mlp.out", "scale", 3.0))
     scores = [value_zeroing(on, plain.IDS, target=1).scores for on in (subject, edited)]
     assert np.abs(scores[0] - scores[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert-classifier", "opt-post-norm", "bloom", "granite", "t5"])
+def test_layers_multiplied_ahead_equal_layers_run_for_every_pair(name: str) -> None:
+    subject = pellucid.load(plain.tiny(name))
+    tokens = subject.encode(plain.IDS)
+    blocks = attention_blocks(subject, tokens)
+    rests = behind_attention(subject, tokens, blocks)
+    assert rests is not None
+    key, query = (blocks[1].pattern.abs().sum(0) > 0).T.nonzero(as_tuple=True)
+    ahead = entrance(rests[1], 10**6)
+    assert ahead is not None
+    expected = rests[1](blocks[1].attended[query] - blocks[1].pairs(query, key), query)
+    torch.testing.assert_close(ahead.without(query, key), expected, atol=1e-6, rtol=1e-6)
+    assert entrance(rests[1], 10) is None  # few pairs are cheaper one by one
+
+
+def test_no_layer_is_multiplied_ahead_where_experts_or_a_second_norm_stand_between() -> None:
+    for name in ("mixtral", "gemma2"):
+        subject = pellucid.load(plain.tiny(name))
+        tokens = subject.encode(plain.IDS)
+        rests = behind_attention(subject, tokens, attention_blocks(subject, tokens))
+        assert rests is not None
+        assert entrance(rests[0], 10**6) is None
+
+
+def test_a_long_prompt_is_scored_the_same_way_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, ids = pellucid.load(plain.tiny("llama")), [5 + 7 * i % 80 for i in range(24)]
+    quick = value_zeroing(subject, ids, target=1).scores
+    monkeypatch.setattr(module, "entrance", lambda *_: None)
+    np.testing.assert_allclose(
+        quick, value_zeroing(pellucid.load(plain.tiny("llama")), ids, target=1).scores, atol=1e-6
+    )
+
+
+def test_a_continuation_is_read_at_each_of_its_positions() -> None:
+    subject, continuation = pellucid.load(plain.tiny("llama")), [9, 31, 14]
+    target = pellucid.Target.continuation(continuation, each=True)
+    found = value_zeroing(subject, plain.IDS, target=target).scores
+    assert found.shape == (6, 3)
+    for place in range(3):
+        alone = value_zeroing(subject, [*plain.IDS, *continuation[:place]], target=1).scores
+        np.testing.assert_allclose(found[:, place], alone[:6], atol=1e-6)

@@ -1,4 +1,4 @@
-"""The command line: `pellucid explain`, `run`, `methods`, `models`, `check`, `bench` and `open`."""
+"""The command line: `pellucid explain`, `evaluate`, `run`, `methods`, `models`, `check`, `bench` and `open`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from pellucid.cli import bench, check, explain, methods, models, run
+from pellucid.cli import bench, check, evaluate, explain, methods, models, run, study
 from pellucid.cli import open as open_
 from pellucid.core.errors import PellucidError
 
@@ -72,9 +72,11 @@ def pellucid(
 
 
 app.command("explain")(explain.explain)
+app.command("evaluate")(evaluate.evaluate)
 app.command("methods")(methods.methods)
 app.command("models")(models.models)
 app.command("check")(check.check)
 app.command("open")(open_.open_)
 app.add_typer(run.app, name="run")
 app.add_typer(bench.app, name="bench")
+app.add_typer(study.app, name="study")

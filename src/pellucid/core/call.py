@@ -63,7 +63,7 @@ def run(
     """
     values = list(bound.arguments.items())
     subjects = _subjects(*values[0]) if values else []
-    hidden = 2 if subjects else 0
+    hidden = _hidden(bound) if subjects else 0
     parameters = {key: parameter(value) for key, value in values[hidden:]}
     seed = bound.arguments.get("seed")
     for subject in subjects:
@@ -87,6 +87,12 @@ def run(
             backwards=sum(record.backwards for record in records),
         )
     return result, provenance
+
+
+def _hidden(bound: inspect.BoundArguments) -> int:
+    """Return how many arguments are the subject and what it is given; a parameter that must be named is neither."""
+    kinds = [bound.signature.parameters[name].kind for name in list(bound.arguments)[:2]]
+    return sum(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds)
 
 
 def _subjects(name: str, value: Any) -> list[Any]:

@@ -58,3 +58,17 @@ def patterns(subject: Subject, tokens: Tokens, layers: int | Sequence[int] | Non
 def head_names(layers: dict[int, np.ndarray]) -> tuple[str, ...]:
     """Return a name such as "3.1" (layer, head) for every head, layer by layer."""
     return tuple(f"{layer}.{head}" for layer, values in layers.items() for head in range(len(values)))
+
+
+def role_places(ids: Sequence[int], away: int = 1) -> dict[str, np.ndarray]:
+    """Return where heads of a role attend: role -> [query, key] booleans.
+
+    Roles are "previous" (the token before), "duplicate" (the same token earlier) and "induction" (the token after such
+    a duplicate); with `away` the token so many places before or after.
+    """
+    numbers, count = np.array(ids), len(ids)
+    offset = np.arange(count)[:, None] - np.arange(count)[None]
+    duplicate = (numbers[:, None] == numbers[None]) & (offset > 0)
+    after = np.zeros_like(duplicate)
+    after[:, away:] = duplicate[:, : count - away]
+    return {"previous": offset == away, "duplicate": duplicate, "induction": after & (offset > 0)}

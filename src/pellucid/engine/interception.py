@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch.overrides import TorchFunctionMode
 
+from pellucid.engine.backward import frozen
 from pellucid.models.hooks import Hook, hooked
 from pellucid.models.layout import block_of, depth
 
@@ -97,14 +98,14 @@ class _Watch(TorchFunctionMode):
         self.steps = {name: step for step, names in steps.items() for name in names}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Take weights as constants, and hand steps on that depend on what is explained."""
-        args = tuple(_constant(a) for a in args)
-        kwargs = {name: _constant(a) for name, a in (kwargs or {}).items()}
-        if "input" in kwargs:
-            args = (kwargs.pop("input"), *args)
+        """Hand steps on that depend on what is explained; most calls, such as for a shape, are none."""
+        kwargs = kwargs or {}
         step = None if self.paused else self.steps.get(getattr(func, "__name__", ""))
         if step is None or not any(self.propagation.depends(a) for a in (*args, *kwargs.values())):
             return func(*args, **kwargs)
+        if "input" in kwargs:
+            kwargs = dict(kwargs)
+            args = (kwargs.pop("input"), *args)
         return step(func, *args, **kwargs)
 
     def _linear(self, func: Call, x: Any, weight: Any, bias: Any = None) -> torch.Tensor:
@@ -199,17 +200,11 @@ class _Watch(TorchFunctionMode):
         return self._matmul(torch.matmul, pattern, value)
 
 
-def _constant(value: Any) -> Any:
-    if isinstance(value, torch.nn.Parameter):
-        return value.detach()
-    if isinstance(value, list | tuple) and any(isinstance(v, torch.nn.Parameter) for v in value):
-        return type(value)(_constant(v) for v in value)
-    return value
-
-
 @contextmanager
 def watched(propagation: Propagation, model: torch.nn.Module, blocks: Sequence[torch.nn.Module] = ()) -> Iterator[None]:
     """Hand the steps of any torch module to a propagation; its activation modules count as one step each.
+
+    Weights are constants in this context.
 
     Args:
         propagation: what is done with each step.
@@ -230,7 +225,7 @@ def watched(propagation: Propagation, model: torch.nn.Module, blocks: Sequence[t
     for block in dict.fromkeys(blocks):
         hooks += [Hook(block, "input", enter), Hook(block, "output", leave)]
     propagation.stage = 0
-    with hooked(hooks), watch:
+    with frozen(model), hooked(hooks), watch:
         yield
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from pellucid.core.tokens import Tokens
+from pellucid.engine.cone import score_edits
+from pellucid.engine.cone_layers import score_from_layers
+from pellucid.engine.readout import Readout
 from pellucid.models.edits import Edit
+
+if TYPE_CHECKING:
+    from pellucid.models.subject import Subject
 
 
 def around(sites: Sequence[str], layer: int, window: int) -> Sequence[str]:
@@ -41,3 +50,14 @@ def cut(site: str, seen: torch.Tensor, queries: Sequence[int], keys: Sequence[in
     if blind:  # the softmax of nothing is undefined
         edits.append(Edit(site, "zero", where={"head": list(heads), "query": blind}))
     return edits
+
+
+def score_cuts(subject: Subject, tokens: Tokens, readout: Readout, sets: Sequence[tuple[Edit, ...]]) -> np.ndarray:
+    """Return the scores of the prompt under each set of cuts: [sets, readout.size], float64.
+
+    Exact: blocks below a set's first cut hand on what they gave without any, so that a grid over layers costs about
+    half of the full forwards. Whole forwards where a target has several tokens or the model is edited.
+    """
+    if subject.kind == "decoder" and not subject.edits and readout.forced == [()] and readout.kind == "next":
+        return score_from_layers(subject, tokens, readout, sets)
+    return score_edits(subject, tokens, readout, sets)

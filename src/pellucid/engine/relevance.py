@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from pellucid.core.axes import Site
+from pellucid.core.axes import Site, parse_site
 from pellucid.core.errors import ModelError
 from pellucid.core.results import Evidence
 from pellucid.engine.planning import TOKENS_PER_BATCH
@@ -23,7 +23,8 @@ from pellucid.engine.rules import Absorbed, Rules, following
 from pellucid.engine.variants import token_site, whole
 from pellucid.models.edits import Context, Edit
 from pellucid.models.forward import Output
-from pellucid.models.layout import depth
+from pellucid.models.hooks import acting
+from pellucid.models.layout import depth, place
 
 if TYPE_CHECKING:
     from pellucid.engine.question import Question
@@ -77,20 +78,21 @@ def propagated(question: Question, context: AbstractContextManager[Absorbed], si
     logits = [run.output.logits] if single else []
     grads = _gradients(run.values, [*tensors, *cuts, *constants, *logits], len(question.tokens))
     subject.count(backwards=len(run.values))
-    shares = [_share(t, g) for t, g in zip([*tensors, *cuts, *constants], grads, strict=False)]
-    if not all(bool(torch.isfinite(share).all()) for share in shares):
+    size = len(tensors)
+    found, pairs = {}, iter(zip(tensors, grads, strict=False))
+    for name in run.kept:
+        found[name] = [(t.detach(), g) for t, g in (next(pairs) for _ in run.kept[name])]
+    tokens, forced = _tokens(question, [[_share(t, g) for t, g in found[name]] for name in _inputs(subject)])
+    start = _share(logits[0], grads[-1]).flatten(1).sum(1) if single else run.values.detach()
+    totals = _totals([*cuts, *constants], grads[size : size + len(cuts) + len(constants)])
+    if not (np.isfinite(totals).all() and bool(torch.isfinite(torch.cat([tokens, forced], -1)).all())):
         raise ModelError(
             f"The relevance of {readout.description} is not finite; load the model in float32 and check its weights."
         )
-    start = _share(logits[0], grads[-1]).flatten(1).sum(1) if single else run.values.detach()
-    pairs = iter(zip(tensors, grads, strict=False))
-    found = {name: [(t.detach(), g) for t, g in (next(pairs) for _ in run.kept[name])] for name in run.kept}
-    behind = shares[len(tensors) :]
     taken: dict[float, float] = {}
-    for (stage, _), share in zip(run.absorbed.leaves, behind[len(cuts) :], strict=True):
-        taken[stage] = taken.get(stage, 0.0) + float(share.double().sum())
-    sums = [float(share.double().sum()) for share in behind[: len(cuts)]]
-    tokens, forced = _tokens(question, [[_share(t, g) for t, g in found[name]] for name in _inputs(subject)])
+    for (stage, _), share in zip(run.absorbed.leaves, totals[len(cuts) :], strict=True):
+        taken[stage] = taken.get(stage, 0.0) + share
+    sums = totals[: len(cuts)]
     return Relevance(run.values.detach(), start, tokens, forced, sums, taken, found)
 
 
@@ -123,13 +125,38 @@ def run_with_leaves(
     if start is not None:
         edits.insert(0, Edit(inputs[0], "set", start, {"position": tuple(range(len(start)))}))
     cuts = _cuts(question.subject) if len(question.readout.forced) == 1 else []
-    with context as absorbed:
+    with acting(_last_layer(question, sites)), context as absorbed:
         values, output = read(
             question.subject, question.tokens, question.readout, [whole(question.tokens)], edits=[tuple(edits)],
             capture=cuts, grad=True,
         )  # fmt: skip
     assert output is not None
     return Run(values[0], output, kept, cuts, absorbed)
+
+
+def _last_layer(question: Question, sites: Sequence[str]) -> dict[torch.nn.Module, Callable[..., Any]]:
+    """Return the last feed-forward layer's work from the last token of the prompt on: no row before it is read.
+
+    Nothing where another site there is looked at, or where the model is not a plain stack of blocks.
+    """
+    subject, first = question.subject, len(question.tokens) - 1
+    if (subject.kind, subject.head, question.readout.kind) != ("decoder", "causal-lm", "next") or subject.edits:
+        return {}
+    layout = subject.need_layout()
+    stack, last = layout.stacks[""], depth(subject.model, layout) - 1
+    if stack.shared or any(parse_site(site).layer in (None, last) for site in sites):
+        return {}
+    name = "mlp.out_raw" if "mlp.out_raw" in stack.taps else "mlp.out"
+    module = place(subject.model, layout, Site("", last, name)).module
+    own = module.forward
+
+    def work(*args: Any, **kwargs: Any) -> Any:
+        if len(args) != 1 or kwargs or args[0].ndim != 3:
+            return own(*args, **kwargs)
+        found = own(args[0][:, first:])
+        return torch.nn.functional.pad(found, (0, 0, first, 0)) if isinstance(found, torch.Tensor) else own(*args)
+
+    return {module: work}
 
 
 def _inputs(subject: Subject) -> list[str]:
@@ -214,12 +241,18 @@ def _gradients(values: torch.Tensor, tensors: Sequence[torch.Tensor], length: in
         found.append(
             tuple(t.new_zeros((len(part), *t.shape)) if g is None else g for t, g in zip(tensors, grads, strict=True))
         )
-    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 def _share(value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     # Masks hold the lowest number, and that times no gradient must be nothing.
-    return torch.where(gradient == 0, torch.zeros_like(gradient), gradient * value.detach())
+    return (gradient * value.detach()).masked_fill_(gradient == 0, 0.0)
+
+
+def _totals(values: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> list[float]:
+    """Return the summed relevance of each tensor; they wait for the device once."""
+    found = [_share(v, g).sum(dtype=torch.float64) for v, g in zip(values, gradients, strict=True)]
+    return torch.stack([total.to(found[0].device) for total in found]).tolist() if found else []
 
 
 def _tokens(question: Question, shares: list[list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:

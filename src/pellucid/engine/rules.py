@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from pellucid.engine.interception import ACTIVATIONS, ROOTS, Call, intercepted
-from pellucid.engine.through import halved, through
+from pellucid.engine.through import scaled, through
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
@@ -101,9 +101,11 @@ class Backward:
                 return call(a, b.detach())
         if self.rules.product == "gradient":
             return call(a, b)
-        if call is torch.matmul and a.shape[-1] > b.shape[-1]:  # a pattern is much larger than what it gives
-            return _times(call(a, b), 0.5)
-        return call(halved(a), halved(b))
+        found = call(a, b)
+        if not found.requires_grad or found.numel() > a.numel() + b.numel():  # such as the scores of attention
+            return call(scaled(a, 0.5), scaled(b, 0.5))
+        found.register_hook(_half)
+        return found.view_as(found)  # whoever asks for its gradient asks for the whole
 
     def scaled(self, call: Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Share a product with a constant matrix among the entries of the other."""
@@ -134,10 +136,10 @@ class Backward:
         if not known or self.rules.activations == "gradient":
             return call(x)
         with torch.no_grad():
-            value = call(x.detach()) if value is None else value
+            value = call(x.detach()) if value is None else value.detach()
             small = torch.full((1,), 1e-4, dtype=x.dtype, device=x.device)
-            slope = torch.where(x == 0, call(small) / small, value / x)
-        result = through(value, x, slope)
+            slope = (value / x).masked_fill_(x == 0, (call(small) / small)[0])
+        result = through(value, x, slope, own=value.data_ptr() != x.data_ptr())
         if self.rules.product == "detach_gate":
             self.gates.append(result)
         return result
@@ -166,8 +168,8 @@ class Backward:
         if self.rules.product == "gradient":
             return call(query, key, value, mask)
         # Half of what the output gives goes to the values, half through the pattern, and of that half to each factor.
-        mask = halved(mask) if added and mask is not None else mask
-        return call(halved(halved(query)), halved(halved(key)), halved(value), mask)
+        mask = scaled(mask, 0.5) if added and mask is not None else mask
+        return call(scaled(query, 0.25), scaled(key, 0.25), scaled(value, 0.5), mask)
 
     def logsumexp(self, call: Call, x: torch.Tensor, dim: int) -> torch.Tensor:
         """Keep the plain gradient: it belongs to the measure that is read."""
@@ -216,6 +218,10 @@ class Backward:
 def _ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return torch.where(b == 0, 0.0, a / torch.where(b == 0, 1.0, b))
+
+
+def _half(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient / 2
 
 
 def _times(value: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:

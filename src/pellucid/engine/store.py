@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pellucid.core.tokens import Tokens
-from pellucid.engine.identity import bits, identity, is_cheap
+from pellucid.engine.identity import bits, identity, is_cheap, is_steady
 from pellucid.engine.journal import Journal
 from pellucid.engine.readout import Readout
 from pellucid.engine.variants import Variant
@@ -182,7 +182,7 @@ def _question(
         return None
     if subject.kind == "black-box":  # its answers may change without a trace, so they are kept on demand alone
         model = subject.name.encode() if asked else None
-    elif asked or is_cheap(subject) or sum(len(v.ids) for v in variants) >= LEAST_TOKENS:
+    elif asked or is_steady() or is_cheap(subject) or sum(len(v.ids) for v in variants) >= LEAST_TOKENS:
         model = identity(subject)
     else:
         return None

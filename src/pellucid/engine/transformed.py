@@ -65,6 +65,26 @@ class AttentionBlock:
             how = "hqk,khd->qkhd" if by_head else "hqk,khd->qkd"
             yield rows, torch.einsum(how, self.pattern[:, rows], self.values)
 
+    def pairs(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Return alpha_ij f(x_j), summed over heads, for pairs sorted by key: [pairs, dimension]."""
+        found = self.values.new_zeros(len(query), self.values.shape[-1])
+        return self.add_pairs(found, query, key, self.values)
+
+    def add_pairs(
+        self, start: torch.Tensor, query: torch.Tensor, key: torch.Tensor, parts: torch.Tensor, sign: float = 1.0
+    ) -> torch.Tensor:
+        """Add sum_h alpha_ij^h parts_j^h to `start` [pairs, size] in place, for pairs sorted by key; return it.
+
+        `parts` are [key, head, size].
+        """
+        keys, counts = key.unique_consecutive(return_counts=True)
+        first = 0
+        for j, count in zip(keys.tolist(), counts.tolist(), strict=True):
+            weights = self.pattern[:, query[first : first + count], j].T
+            start[first : first + count].addmm_(weights, parts[j], alpha=sign)
+            first += count
+        return start
+
     def shares(self, *, normed: bool = True) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield some queries at a time with each token's share of `middle`: [queries, keys, dimension].
 

@@ -11,7 +11,7 @@ from pellucid.core.metadata import method
 from pellucid.core.params import PromptLike, TargetLike
 from pellucid.core.results import Evidence, Scores
 from pellucid.core.tokens import Tokens
-from pellucid.engine.head_patterns import patterns
+from pellucid.engine.head_patterns import patterns, role_places
 from pellucid.engine.question import Question
 from pellucid.engine.several import ask_several
 from pellucid.engine.site_gradients import stacked
@@ -90,22 +90,20 @@ def _visible(question: Question) -> np.ndarray:
 
 def _roles(question: Question, visible: np.ndarray) -> dict[str, np.ndarray]:
     """Return for each role the keys that it sends a query to: [query, key] booleans."""
-    count, ids = len(question.tokens), np.array(question.tokens.ids)
+    count = len(question.tokens)
     offset = np.arange(count)[:, None] - np.arange(count)[None]
-    duplicate = (ids[:, None] == ids[None]) & (offset > 0)
-    after = np.zeros_like(duplicate)
-    after[:, 1:] = duplicate[:, :-1]
+    known = role_places(question.tokens.ids)
     later = np.arange(count) > 0
     separators = np.array([_separates(question.tokens, i) for i in range(count)]) & later
     roles = {
         "broad": visible,
         "self": offset == 0,
-        "previous": offset == 1,
+        "previous": known["previous"],
         "next": offset == -1,
         "first": later[:, None] & ~later[None],
         "separator": np.broadcast_to(separators, offset.shape) & (offset != 0),
-        "duplicate": duplicate,
-        "induction": after & (offset != 0),
+        "duplicate": known["duplicate"],
+        "induction": known["induction"],
     }
     return {name: places & visible for name, places in roles.items()}
 

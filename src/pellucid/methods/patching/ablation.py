@@ -7,16 +7,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy import stats
 
 from pellucid.core.axes import parse_site
 from pellucid.core.errors import InputError
 from pellucid.core.metadata import method
 from pellucid.core.params import Count, Positive, PositiveFloat, PromptLike, SiteName, TargetLike
-from pellucid.core.results import Evidence, Scores
+from pellucid.core.results import Scores
 from pellucid.engine.capture import capture, expand, part_name
 from pellucid.engine.coalitions import standard_error
 from pellucid.engine.cone import score_edits
+from pellucid.engine.over_pairs import against_null, as_far, paired
 from pellucid.engine.question import Question
 from pellucid.engine.several import ask_several
 from pellucid.engine.site_gradients import stacked
@@ -94,7 +94,7 @@ def ablation(
     title = f"Ablation of {site}, {value}" + (f", over {len(asked)} prompts" if len(asked) > 1 else "")
     found = np.stack([draw.mean(0) for draw in effects])
     result = _answer(title, asked[0], found, found if len(asked) > 1 else effects[0], axes[1], group)
-    return result.with_evidence(_against_null(found, np.stack(nulls)), *_paired(found))
+    return result.with_evidence(against_null(found, np.stack(nulls)), *([paired(found)] if len(asked) > 1 else []))
 
 
 def _answer(title: str, first: Question, found: np.ndarray, draws: np.ndarray, axis: str, group: int) -> Scores:
@@ -138,7 +138,7 @@ def _effects(
                     where[axes[1]] = list(range(part.start, part.stop))
                 changed = new[:, part]
                 if draw == draws:
-                    changed = _as_far(plain[:, part], changed, generator)
+                    changed = as_far(plain[:, part], changed, range(1, plain.ndim), generator)
                 sets.append((Edit(name, "set", changed, where),))
     scores = score_edits(question.subject, question.tokens, question.readout, sets).sum(1)
     counts = [-(-values[name].shape[1] // size) for name in names]
@@ -169,38 +169,3 @@ def _drawn(
         return given[chosen, torch.arange(len(plain)) % given.shape[1]].to(plain)
     spread = noise * given.std(0, correction=0)
     return (plain + spread * torch.randn(plain.shape, generator=generator).to(spread)).to(plain)
-
-
-def _as_far(plain: torch.Tensor, new: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return values moved as far as `new` at each position, but in a random direction."""
-    random = torch.randn(plain.shape, generator=generator).to(plain).flatten(1)
-    far = (new - plain).flatten(1).norm(dim=1, keepdim=True)
-    return plain + (random * far / random.norm(dim=1, keepdim=True)).view_as(plain)
-
-
-def _against_null(found: np.ndarray, null: np.ndarray) -> Evidence:
-    here, there = np.abs(found.mean(0)), np.abs(null.mean(0))
-    share = float((here > there).mean())
-    return Evidence(
-        "null of equal norm",
-        f"Moved as far in a random direction, parts change the target by {there.mean():.2g} on average, against "
-        f"{here.mean():.2g}; {100 * share:.0f} % of the parts change it more than that.",
-        {"effect": float(here.mean()), "null": float(there.mean()), "null_largest": float(there.max()), "share": share},
-    )
-
-
-def _paired(found: np.ndarray) -> tuple[Evidence, ...]:
-    """Return how many parts have an interval over prompts that leaves out 0."""
-    count = len(found)
-    if count < 2:
-        return ()
-    half = float(stats.t.ppf(0.975, count - 1)) * standard_error(found)
-    clear = float((np.abs(found.mean(0)) > half).mean())
-    return (
-        Evidence(
-            "paired interval",
-            f"Over {count} prompts, paired, the 95 % interval of {100 * clear:.0f} % of the parts leaves out 0; half "
-            f"its width is {half.mean():.2g} on average.",
-            {"prompts": float(count), "clear": clear, "half_width": float(half.mean())},
-        ),
-    )

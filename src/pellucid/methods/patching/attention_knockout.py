@@ -11,8 +11,7 @@ from pellucid.core.params import Positive, PromptLike, TargetLike, Unit
 from pellucid.core.results import Evidence, Scores
 from pellucid.core.targets import Target
 from pellucid.engine.capture import capture
-from pellucid.engine.cone import score_edits
-from pellucid.engine.knockout import around, cut
+from pellucid.engine.knockout import around, cut, score_cuts
 from pellucid.engine.patterns import chosen_layers, pattern_sites
 from pellucid.engine.question import Question, ask, read_position
 from pellucid.models.edits import Edit
@@ -70,7 +69,7 @@ def attention_knockout(
         for start, end in question.units.spans:
             edges = [cut(site, seen[site], queries, range(start, end), chosen) for site in around(sites, layer, window)]
             sets.append(tuple(edit for edits in edges for edit in edits))
-    scores = score_edits(subject, question.tokens, question.readout, sets).sum(1)
+    scores = score_cuts(subject, question.tokens, question.readout, sets).sum(1)
     effects = (scores[0] - scores[1:]).reshape(len(sites), len(question.units))
     return Scores(
         title="Attention knockout" + (f", windows of {window} layers" if window > 1 else ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,14 +12,16 @@ from pellucid.core.axes import Site
 from pellucid.core.metadata import method
 from pellucid.core.params import PromptLike, TargetLike, Unit
 from pellucid.core.results import Scores
-from pellucid.engine.behind_attention import behind_attention
+from pellucid.engine.behind_attention import BehindAttention, behind_attention
+from pellucid.engine.entrance import entrance
 from pellucid.engine.planning import TOKENS_PER_BATCH, check_cancelled, in_batches
-from pellucid.engine.question import Question, ask, read_position
+from pellucid.engine.question import Question, ask, per_unit, read_position
 from pellucid.engine.rollout import read_row, rolled
 from pellucid.engine.transformed import AttentionBlock, attention_blocks, followed_stack
 from pellucid.engine.variants import row, whole
 from pellucid.models.edits import Edit
 from pellucid.models.forward import forward
+from pellucid.models.kernels import session
 from pellucid.models.subject import Subject
 
 Behind = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -42,30 +45,51 @@ def value_zeroing(
     C_ij = 1 - cos(x_i, x_i without j), x_i what leaves the block and x_i without j the same with the value of token j
     set to zero in that block alone; rows scaled to sum 1; R = C^L ... C^1. Unsigned; all tokens sum to 1. Exact:
     zeroing takes alpha_ij v_j W_O from the attention output, so no attention is computed again, only the rest of the
-    block for the pairs (i, j) that attention joins (a block that cannot be cut there, as in ALBERT, is run for every
-    token). With compare="attention" vectors are compared behind attention, its residual and norm, before the
-    feed-forward layer, at the price of a few forward passes in all. It does not depend on the target (Mohebbi et al.
-    2023, arXiv:2301.12971).
+    block for the pairs (i, j) that attention joins, on long prompts without a product of its own for the linear layers
+    that it begins with. A block that cannot be cut behind attention, as in ALBERT, is run for every token.
+    With compare="attention" vectors are compared behind attention, its residual and norm, before the feed-forward
+    layer, at the price of a few forward passes in all. It does not depend on which token the target is, only on where
+    it stands: a continuation with `each` is read at every position in one go, and what its own earlier tokens get is
+    left out (Mohebbi et al. 2023, arXiv:2301.12971).
 
     Args:
         subject: the model, from `pellucid.load`; for encoder-decoders the encoder is used, averaged over its rows.
         prompt: text, chat or token ids.
-        target: only names the target in the result.
+        target: names the target in the result; a continuation with `each` has a column for each of its tokens.
         unit: "token", "word", "sentence", "line", "message" or token ranges.
         compare: what leaves the "block", or its "attention".
 
     Returns:
-        Scores [unit].
+        Scores [unit], or [unit, target] for a target with `each`.
     """
-    question = ask(subject, prompt, target=target, unit=unit)
+    question, read = _with_continuation(ask(subject, prompt, target=target, unit=unit))
     blocks = attention_blocks(question.subject, question.tokens)
     ways = _ways(question, blocks, compare)
+    size = len(question.tokens)
     if ways is None:
         matrices = [_turned_by_edits(question, block, layer) for layer, block in enumerate(blocks)]
     else:
-        matrices = [_turned(question, block, way, block is blocks[-1]) for block, way in zip(blocks, ways, strict=True)]
-    values = read_row(question, rolled(matrices)[-1])
+        with session(question.subject, size * size // 2):
+            both = zip(blocks, ways, strict=True)
+            matrices = [_turned(block, way, read if block is blocks[-1] else []) for block, way in both]
+    total = rolled(matrices)[-1]
+    values = per_unit(total[read].T.double().cpu().numpy(), question.units) if read else read_row(question, total)
     return question.answer(values, "Value zeroing", unit="share", sign="larger means more of the token is used")
+
+
+def _with_continuation(question: Question) -> tuple[Question, list[int]]:
+    """Return the question, the continuation behind its prompt where every token of it asks, and the rows to read.
+
+    There are no rows where all are read: in the encoder of an encoder-decoder and in a model without a head.
+    """
+    subject, readout = question.subject, question.readout
+    if subject.kind == "encoder-decoder" or subject.head == "none":
+        return question, []
+    first = read_position(question)
+    if not readout.each or readout.kind != "next":
+        return question, [first]
+    tokens = subject.encode([*question.tokens.ids, *readout.forced[0]])
+    return replace(question, tokens=tokens), list(range(first, first + readout.size))
 
 
 def _ways(question: Question, blocks: list[AttentionBlock], compare: str) -> list[Behind] | None:
@@ -82,23 +106,25 @@ def _beside(block: AttentionBlock) -> Behind:
     return lambda attended, at: block.stream(attended, at) + block.feed_forward[at]
 
 
-def _turned(question: Question, block: AttentionBlock, behind: Behind, last: bool) -> torch.Tensor:
-    """Return 1 - cosine [query, key] between vectors with and without the value of each key, for joined pairs."""
+def _turned(block: AttentionBlock, behind: Behind, rows: list[int]) -> torch.Tensor:
+    """Return 1 - cosine [query, key] between vectors with and without the value of each key, for joined pairs.
+
+    Where `rows` are given no other query is computed: of the last block, they alone are read.
+    """
     turned = torch.zeros_like(block.pattern[0])
     clean = behind(block.attended, torch.arange(len(turned), device=turned.device))
     joined = block.pattern.abs().sum(0) > 0
-    subject = question.subject
-    if last and subject.kind != "encoder-decoder" and subject.head != "none":
+    if rows:
         only = torch.zeros_like(joined)
-        only[read_position(question)] = True  # of the last block, that row alone is read
+        only[rows] = True
         joined = joined & only
-    for rows, vectors in block.vectors():
-        query, key = joined[rows].nonzero(as_tuple=True)
-        for some in torch.arange(len(query), device=query.device).split(TOKENS_PER_BATCH):
-            check_cancelled()
-            at = query[some] + rows.start
-            without = behind(block.attended[at] - vectors[query[some], key[some]], at)
-            turned[at, key[some]] = _turn(without, clean[at])
+    key, query = joined.T.nonzero(as_tuple=True)
+    ahead = entrance(behind, len(key)) if isinstance(behind, BehindAttention) else None
+    for some in torch.arange(len(key), device=key.device).split(TOKENS_PER_BATCH):
+        check_cancelled()
+        at, of = query[some], key[some]
+        without = behind(block.attended[at] - block.pairs(at, of), at) if ahead is None else ahead.without(at, of)
+        turned[at, of] = _turn(without, clean[at])
     return turned
 
 
