@@ -16,6 +16,19 @@ def test_equals_the_rules_of_the_paper_written_out() -> None:
     np.testing.assert_allclose(found.scores, expected.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "neox-parallel"])
+def test_the_last_layer_at_the_rows_that_are_read_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pellucid.engine import relevance
+
+    asked = {"target": pellucid.Target.continuation([9, 31, 14], each=True)}
+    quick = attn_lrp(pellucid.load(plain.tiny(name)), plain.IDS, **asked)
+    monkeypatch.setattr(relevance, "_last_layer", lambda *_: {})
+    whole = attn_lrp(pellucid.load(plain.tiny(name)), plain.IDS, **asked)
+    np.testing.assert_allclose(quick.scores, whole.scores, atol=1e-9)
+    for key, value in whole.evidence[0].values.items():
+        assert quick.evidence[0].values[key] == pytest.approx(value, abs=1e-9)
+
+
 def test_what_the_softmax_keeps_is_stated() -> None:
     found = attn_lrp(pellucid.load(plain.tiny()), plain.IDS, target=plain.TARGET)
     values = found.evidence[0].values

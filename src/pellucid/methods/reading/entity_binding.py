@@ -1,0 +1,293 @@
+"""Entity binding: is which attribute belongs to which entity a vector that can be taken off, moved and exchanged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from pellucid.core.errors import InputError
+from pellucid.core.metadata import method
+from pellucid.core.params import Count, Positive
+from pellucid.core.results import Evidence, Table
+from pellucid.engine.capture import capture
+from pellucid.engine.planning import in_batches
+from pellucid.engine.role_inputs import causal
+from pellucid.models.batch import Row
+from pellucid.models.edits import Edit
+from pellucid.models.forward import forward
+from pellucid.models.subject import Subject
+
+Names = tuple[str, str]
+
+
+@method(
+    rows=("MEC-7",),
+    paper="arXiv:2310.17191",
+    takes="models",
+    produces="table",
+    needs=("activations", "logits"),
+    cost="(20*samples+2*contexts)*F",
+)
+def entity_binding(
+    subject: Subject, *, template: str, query: str, entities: Sequence[str], attributes: Sequence[str],
+    contexts: Positive = 32, samples: Positive = 16, seed: Count = 0,
+) -> Table:  # fmt: skip
+    """Test whether entities and attributes of a context are tied by binding vectors, by exchanging these.
+
+    A context is `template` for two pairs, E0 A0 E1 A1, behind which `query` asks for one. Z is a token's residual
+    stream in all layers. The binding difference of entities is D = mean over contexts of Z(E1) - Z(E0), likewise of
+    attributes. Tests: Z taken from another context (factorisability: its entity or attribute is bound instead), the Z
+    of both entities or of both attributes exchanged (position independence: answers stay), D added to the first and
+    taken from the second (answers swap; both swapped, they stay), and a random vector as long as D in each layer in its
+    place. An answer counts where its first token is the likeliest of the attributes in play. Exact for the contexts
+    drawn; that D is the binding is what is tested (Feng & Steinhardt 2023, arXiv:2310.17191).
+
+    Args:
+        subject: a causal language model, from `pellucid.load`.
+        template: one pair, such as "{entity} lives in {attribute}. ".
+        query: what comes behind, such as "{entity} lives in".
+        entities: names of one token in their place; at least three.
+        attributes: likewise, different in their first token.
+        contexts: contexts that D is a mean over.
+        samples: contexts that are tested, each with both queries.
+        seed: of contexts and the random vector.
+
+    Returns:
+        Table with the columns test, expected, accuracy, low, high (of a 95 % interval) and margin (log p of the
+        expected attribute less that of the best other, in nats). The hypotheses are in the evidence.
+
+    Raises:
+        InputError: a template without both slots, too few names, or names of different numbers of tokens.
+        CapabilityError: a model that is no causal language model.
+    """
+    causal(subject, "entity_binding")
+    _check(template, query, entities, attributes)
+    rng = np.random.default_rng(seed)
+    world = _World(subject, template, query, {a: _first(subject, a) for a in attributes})
+    drawn = [_draw(world, entities, attributes, rng) for _ in range(contexts + samples)]
+    learned, tested = drawn[:contexts], drawn[contexts:]
+    differences = {kind: torch.stack([one.streams(kind, 1) - one.streams(kind, 0) for one in learned]).mean(0)
+                   for kind in ("entity", "attribute")}  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randn(differences["entity"].shape, generator=generator).to(differences["entity"])
+    size = differences["entity"].flatten(1).norm(dim=1) / random.flatten(1).norm(dim=1)
+    differences["random"] = random * size[:, None, None]
+    asked: dict[str, list[_Asked]] = {}
+    for number, one in enumerate(tested):
+        others = drawn[number:] + drawn[:number]
+        new = {kind: _new(one, others, kind) for kind in ("entity", "attribute")}
+        for name, questions in _tests(one, new, differences).items():
+            asked.setdefault(name, []).extend(questions)
+    margins = _margins(world, asked)
+    rows = [_row(name, asked[name][0].expected, margins[name]) for name in asked]
+    columns = ("test", "expected", "accuracy", "low", "high", "margin")
+    return Table(title="Entity binding", columns=columns, rows=tuple(rows), evidence=_hypotheses(margins))
+
+
+@dataclass(frozen=True, eq=False)
+class _World:
+    """What contexts are made of; `first` is the first token of each attribute as an answer."""
+
+    subject: Subject
+    template: str
+    query: str
+    first: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Context:
+    """One context: its names, the token positions of each, and the streams [layer, position, dimension]."""
+
+    world: _World
+    entities: Names
+    attributes: Names
+    places: dict[str, list[list[int]]]
+    values: torch.Tensor
+
+    def streams(self, kind: str, which: int) -> torch.Tensor:
+        """Return the stream of the tokens of an entity or attribute: [layer, token, dimension]."""
+        return self.values[:, self.places[kind][which]]
+
+    def names(self, kind: str) -> Names:
+        """Return both entities or both attributes."""
+        return self.entities if kind == "entity" else self.attributes
+
+    def put(self, kind: str, which: int, streams: torch.Tensor) -> tuple[Edit, ...]:
+        """Return the edits that put other streams in a name's place."""
+        where = {"position": self.places[kind][which]}
+        return tuple(Edit(f"blocks.{layer}.resid_pre", "set", one, where) for layer, one in enumerate(streams))
+
+    def ids(self, entity: str) -> tuple[int, ...]:
+        """Return the context with a query behind it."""
+        return self.world.subject.encode(_text(self.world, self.entities, self.attributes, entity)[0]).ids
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A query under edits, the attribute expected, all that are in play, and what the test expects in a word."""
+
+    ids: tuple[int, ...]
+    edits: tuple[Edit, ...]
+    answer: str
+    choices: tuple[str, ...]
+    expected: str
+
+
+def _new(one: _Context, others: Sequence[_Context], kind: str) -> _Context:
+    """Return another context whose first entity (or attribute) this one does not have."""
+    for other in others:
+        if other.names(kind)[0] not in one.names(kind):
+            return other
+    raise InputError(f"No context with another {kind} than {one.names(kind)} was drawn; give more names or contexts.")
+
+
+def _tests(one: _Context, new: dict[str, _Context], differences: dict[str, torch.Tensor]) -> dict[str, list[_Asked]]:
+    """Return for every test the two queries of a context."""
+
+    def ask(edits: tuple[Edit, ...], expected: str, entities: Names | None = None, answers: Names | None = None,
+            more: tuple[str, ...] = ()) -> list[_Asked]:  # fmt: skip
+        pairs = zip(entities or one.entities, answers or one.attributes, strict=True)
+        choices = tuple(dict.fromkeys((*one.attributes, *more)))
+        return [_Asked(one.ids(entity), edits, answer, choices, expected) for entity, answer in pairs]
+
+    def moved(kind: str, difference: torch.Tensor) -> tuple[Edit, ...]:
+        first, second = one.streams(kind, 0) + difference, one.streams(kind, 1) - difference
+        return (*one.put(kind, 0, first), *one.put(kind, 1, second))
+
+    def exchanged(kind: str) -> tuple[Edit, ...]:
+        return (*one.put(kind, 0, one.streams(kind, 1)), *one.put(kind, 1, one.streams(kind, 0)))
+
+    new_entity, new_attribute = (other.names(kind)[0] for kind, other in new.items())
+    own, swapped = one.attributes, (one.attributes[1], one.attributes[0])
+    entity, attribute = (moved(kind, differences[kind]) for kind in ("entity", "attribute"))
+    taken = {kind: one.put(kind, 0, other.streams(kind, 0)) for kind, other in new.items()}
+    return {
+        "as it is": ask((), "own"),
+        "entity from another context": ask(taken["entity"], "own", entities=(new_entity, one.entities[1])),
+        "attribute from another context": ask(
+            taken["attribute"], "the new one", answers=(new_attribute, own[1]), more=(new_attribute,)
+        ),
+        "entities exchanged": ask(exchanged("entity"), "own"),
+        "attributes exchanged": ask(exchanged("attribute"), "own"),
+        "entity vectors swapped": ask(entity, "the other", answers=swapped),
+        "attribute vectors swapped": ask(attribute, "the other", answers=swapped),
+        "both vectors swapped": ask((*entity, *attribute), "own"),
+        "random vectors": ask(moved("entity", differences["random"]), "the other", answers=swapped),
+    }
+
+
+@torch.no_grad()
+def _margins(world: _World, asked: dict[str, list[_Asked]]) -> dict[str, np.ndarray]:
+    """Return log p of the expected attribute less that of the best other, of every query of every test."""
+    flat = [question for questions in asked.values() for question in questions]
+
+    def run(batch: list[_Asked]) -> list[float]:
+        rows = [Row(question.ids, edits=question.edits) for question in batch]
+        ends = torch.tensor([[len(question.ids) - 1] for question in batch])
+        logits = forward(world.subject, rows, wanted=ends).logits[:, 0].double()
+        found = []
+        for scores, question in zip(logits, batch, strict=True):
+            others = [world.first[choice] for choice in question.choices if choice != question.answer]
+            found.append(float(scores[world.first[question.answer]] - scores[others].max()))
+        return found
+
+    values = np.array(in_batches(flat, [len(question.ids) for question in flat], run))
+    ends = np.cumsum([len(questions) for questions in asked.values()])[:-1]
+    return dict(zip(asked, np.split(values, ends), strict=True))
+
+
+def _draw(world: _World, entities: Sequence[str], attributes: Sequence[str], rng: np.random.Generator) -> _Context:
+    names = tuple(entities[int(i)] for i in rng.choice(len(entities), 2, replace=False))
+    values = tuple(attributes[int(i)] for i in rng.choice(len(attributes), 2, replace=False))
+    text, spans = _text(world, names, values, names[0])  # type: ignore[arg-type]
+    tokens = world.subject.encode(text)
+    if tokens.offsets is None:
+        raise InputError("The tokenizer does not say where tokens are in a text; load the model with a fast one.")
+    places = {
+        kind: [[i for i, (a, b) in enumerate(tokens.offsets) if a < end and b > start] for start, end in ranges]
+        for kind, ranges in spans.items()
+    }
+    sites = [f"blocks.{layer}.resid_pre" for layer in range(world.subject.layers)]
+    found = capture(world.subject, tokens, sites)
+    lengths = {kind: {len(one) for one in both} for kind, both in places.items()}
+    if any(one != {1} for one in lengths.values()):
+        raise InputError(
+            f"Vectors move from name to name, so each must be one token in its place, but {names} and {values} have "
+            f"{sorted(lengths['entity'])} and {sorted(lengths['attribute'])}; choose other names or another template."
+        )
+    return _Context(world, names, values, places, torch.stack([found[site] for site in sites]))  # type: ignore[arg-type]
+
+
+def _text(
+    world: _World, entities: Names, attributes: Names, asked: str
+) -> tuple[str, dict[str, list[tuple[int, int]]]]:
+    """Return the context with a query, and the characters of each name in the context."""
+    text, spans = "", dict[str, list[tuple[int, int]]](entity=[], attribute=[])
+    for entity, attribute in zip(entities, attributes, strict=True):
+        for piece in re.split(r"(\{entity\}|\{attribute\})", world.template):
+            name = {"{entity}": entity, "{attribute}": attribute}.get(piece)
+            if name is not None:
+                spans[piece[1:-1]].append((len(text), len(text) + len(name)))
+            text += piece if name is None else name
+    return text + world.query.replace("{entity}", asked), spans
+
+
+def _first(subject: Subject, attribute: str) -> int:
+    """Return the first token of an attribute behind a query, with a space in front."""
+    return int(subject.tokenizer(f" {attribute}", add_special_tokens=False)["input_ids"][0])
+
+
+def _check(template: str, query: str, entities: Sequence[str], attributes: Sequence[str]) -> None:
+    if template.count("{entity}") != 1 or template.count("{attribute}") != 1 or query.count("{entity}") != 1:
+        raise InputError(
+            f"The template {template!r} must hold {{entity}} and {{attribute}} once each, and the query {query!r} "
+            "{entity} once; add what is missing."
+        )
+    if min(len(set(entities)), len(set(attributes))) < 3:
+        raise InputError(
+            f"Two pairs and a new name need three different names, but there are {len(set(entities))} entities and "
+            f"{len(set(attributes))} attributes; give more."
+        )
+
+
+def _row(name: str, expected: str, margins: np.ndarray) -> tuple[str | float, ...]:
+    low, high = _interval(margins)
+    return (name, expected, float((margins > 0).mean()), low, high, float(margins.mean()))
+
+
+def _interval(margins: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of the share of queries that are answered as expected."""
+    found = stats.binomtest(int((margins > 0).sum()), len(margins)).proportion_ci()
+    return float(found.low), float(found.high)
+
+
+def _hypotheses(margins: dict[str, np.ndarray]) -> tuple[Evidence, ...]:
+    """Return what the tests say of the task, factorisability, position independence and binding vectors."""
+    groups = {
+        "task": ("as it is",),
+        "factorisability": ("entity from another context", "attribute from another context"),
+        "position independence": ("entities exchanged", "attributes exchanged"),
+        "binding vectors": ("entity vectors swapped", "attribute vectors swapped", "both vectors swapped"),
+    }
+    found = []
+    random = float((margins["random vectors"] > 0).mean())
+    for name, tests in groups.items():
+        together = np.concatenate([margins[test] for test in tests])
+        low, high = _interval(together)
+        against = random if name == "binding vectors" else 0.5
+        null = f"; a random vector of equal norm swaps {100 * random:.0f} %" if name == "binding vectors" else ""
+        found.append(
+            Evidence(
+                name,
+                f"{100 * float((together > 0).mean()):.0f} % of {len(together)} queries are answered as it demands, "
+                f"95 % interval {100 * low:.0f} to {100 * high:.0f} %{null}.",
+                {"accuracy": float((together > 0).mean()), "low": low, "high": high, "random": against},
+                ok=bool(low > max(against, 0.5)),
+            )
+        )
+    return tuple(found)
