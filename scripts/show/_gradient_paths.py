@@ -14,7 +14,7 @@ from scripts.show import ROOT, Shown, line
 STEP = 2.0**-16  # 1 + h and 1 - h have no rounding of their own, whatever type an edit keeps its number in
 IDS = [11, 42, 7, 23, 64, 5]
 NAMES = ("gpt2", "neox-parallel", "opt", "bert-classifier", "bart")
-SITES = (("resid_pre", "position"), ("attn.z", "head"), ("mlp.post", "neuron"), ("attn.z", "head"))
+SITES = (("resid_pre", "position"), ("mlp.post", "neuron"), ("attn.z", "head"), ("attn.z", "head"))
 # Where a backward pass may start, and what holds it: differences (below, or in a test), or rules written out in tests.
 DIFFERENCES = {
     "engine/backward.py": "gradients at token embeddings, below",
@@ -153,4 +153,5 @@ def _gap(subject: Any, target: Any, found: Any, places: list[tuple[str, dict[str
     edits = [(pellucid.Edit(site, "scale", 1 + sign * STEP, place),) for site, place in places for sign in (1, -1)]
     ends = score_edits(subject, tokens, resolve(subject, tokens, target), edits)[:, 0].reshape(-1, 2)
     expected = (ends[:, 0] - ends[:, 1]) / (2 * STEP)
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    largest = float(np.abs(expected).max())
+    return float(np.abs(found - expected).max()) / largest if largest else float("inf")
