@@ -154,7 +154,8 @@ def _norm(subject: Subject, stack: str, layer: int, stream: torch.Tensor, read: 
         return None
     block, _ = block_of(subject.model, subject.need_layout().stacks[stack], layer)
     for module in block.modules():
-        if "norm" in type(module).__name__.lower():
+        of_stream = all(p.shape[-1:] == stream.shape[-1:] for p in module.parameters())  # norms of queries are smaller
+        if "norm" in type(module).__name__.lower() and of_stream:
             dtype = next((p.dtype for p in module.parameters()), stream.dtype)
             answer: torch.Tensor = module(stream[None].to(dtype))[0]
             if answer.shape == read.shape and _near(answer.to(read), read, subject):

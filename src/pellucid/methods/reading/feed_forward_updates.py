@@ -12,7 +12,7 @@ from pellucid.core.results import Evidence, Table
 from pellucid.engine.direct_path import linear_readout
 from pellucid.engine.head_weights import neuron_weights, unembedding
 from pellucid.engine.question import ask, read_position
-from pellucid.engine.stream_parts import smaller_parts, stream_parts
+from pellucid.engine.stream_parts import smaller_parts, smaller_sites, stream_parts
 from pellucid.engine.targets import name_of
 from pellucid.models.subject import Subject
 
@@ -58,7 +58,7 @@ def feed_forward_updates(
     outputs, place = unembedding(subject), read_position(question)
     sites = [f"blocks.{layer}.mlp.post" for layer in range(subject.layers)]
     weights = [neuron_weights(subject, layer) for layer in range(subject.layers)]
-    shared = stream_parts(subject, question.tokens, readout, sites)
+    shared = stream_parts(subject, question.tokens, readout, smaller_sites(subject, "mlp"))
     rows, all_effects, apart = [], 0.0, {"embedding": shared.start.effect}
     for part in shared.parts:
         if part.kind != "mlp":

@@ -31,7 +31,7 @@ from pellucid.models.subject import Subject
     takes="prompt",
     produces="graph",
     needs=("attention", "weights", "logits"),
-    cost="4*F",
+    cost="5*F",
 )
 def vocabulary_flow_graph(
     subject: Subject, prompt: PromptLike, *, target: TargetLike = None, position: int | None = None,
