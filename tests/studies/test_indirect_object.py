@@ -25,7 +25,7 @@ def subject() -> pellucid.Subject:
 
 @pytest.fixture(scope="module")
 def found(subject: pellucid.Subject) -> Explanation:
-    return indirect_object(subject, pairs=8)
+    return indirect_object(subject)
 
 
 def test_a_pair_differs_at_three_names_and_lines_up(subject: pellucid.Subject) -> None:
