@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import pellucid
+from pellucid.core import appending
 from pellucid.core.errors import FileError
-from pellucid.engine import journal, store
+from pellucid.engine import store
 from pellucid.engine.journal import HEAD, HEADER, Journal
 from tests import plain
 from tests.tiny import TINY
@@ -127,7 +128,7 @@ def test_a_record_with_a_wrong_bit_is_dropped(tmp_path: Path) -> None:
         assert list(opened.known) == [b"a" * 16]
 
 
-@pytest.mark.skipif(journal.fcntl is None, reason="this system locks files otherwise")
+@pytest.mark.skipif(appending.fcntl is None, reason="this system locks files otherwise")
 def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
     with (
         store.resumable(tmp_path / "scores"),

@@ -76,7 +76,7 @@ def test_a_damaged_line_is_left_out_and_counted(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious.csv"
     path.write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(FileError, match="is no record of an evaluation"), Record(path):
+    with pytest.raises(FileError, match="holds no record of an evaluation"), Record(path):
         pass
     assert path.read_text(encoding="utf-8") == "a,b\n1,2\n"
 
