@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -64,15 +64,17 @@ def identity(subject: Subject) -> bytes | None:
     replaced forwards of others, weights that are offloaded or packed; and for black boxes.
     """
     model = subject.model
-    if model is None or any(callable(edit.how) for edit in subject.edits) or _foreign(model):
+    if model is None or any(callable(edit.how) for edit in subject.edits):
         return None
-    tensors = list(_tensors(model))
-    if any(tensor.device.type == "meta" for tensor in tensors) or any(
-        hasattr(module, "_packed_params") for module in model.modules()
-    ):
+    named = dict(model.named_modules())
+    if any(_is_foreign(module) or weights.is_packed(module) for module in named.values()):
+        return None
+    tensors = list(_tensors(named.values()))
+    if any(tensor.device.type == "meta" for tensor in tensors):
         return None
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((subject.kind, subject.head, _settings(model), weights.adapters(model))).encode())
+    settings = (*_settings(model, named), weights.adapters(model))
+    digest.update(repr((subject.kind, subject.head, settings)).encode())
     for edit in subject.edits:
         digest.update(_of_edit(edit))
     digest.update(_bits_of(model, tensors))
@@ -139,24 +141,23 @@ def _factors(device: torch.device) -> torch.Tensor:
     return torch.from_numpy(drawn | 1).to(device)  # odd, so that no change of a word is multiplied away
 
 
-def _tensors(model: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors that a model computes with: weights, buffers, and those that modules hold as attributes."""
-    held = (value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor))
-    for value in (*model.parameters(), *model.buffers(), *held):
-        yield from weights.plain(value)
+def _tensors(modules: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Yield the tensors that modules compute with: weights, buffers, and those that they hold as attributes."""
+    seen: set[int] = set()
+    for module in modules:
+        for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
+            if isinstance(value, torch.Tensor) and id(value) not in seen:
+                seen.add(id(value))
+                yield from weights.plain(value)
 
 
-def _foreign(model: Any) -> bool:
-    """Return whether hooks or replaced forwards act that are not accelerate's."""
-    return any(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or ("forward" in vars(module) and "_hf_hook" not in vars(module))
-        for module in model.modules()
-    )
+def _is_foreign(module: Any) -> bool:
+    """Return whether a hook or a replaced forward acts that is not accelerate's."""
+    own = vars(module)
+    return bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or ("forward" in own and "_hf_hook" not in own))
 
 
-def _settings(model: Any) -> tuple[Any, ...]:
+def _settings(model: Any, named: dict[str, Any]) -> tuple[Any, ...]:
     """Return the plain values that modules and the config hold, and the precision that products are made in."""
     config = {key: repr(value) for key, value in vars(model.config).items() if key[:1] != "_" and type(value) in HELD}
     modules = [
@@ -165,7 +166,7 @@ def _settings(model: Any) -> tuple[Any, ...]:
             type(module).__qualname__,
             [(k, v) for k, v in vars(module).items() if type(v) in PLAIN and k not in OWN],
         )
-        for name, module in model.named_modules()
+        for name, module in named.items()
     ]
     attention = getattr(model.config, "_attn_implementation", "")
     return (sorted(config.items()), attention, modules, _precision())

@@ -21,7 +21,7 @@ from pellucid.engine.gradients import site_values, value_and_gradient, values_at
 from pellucid.engine.readout import Readout
 from pellucid.engine.scoring import score
 from pellucid.engine.targets import resolve
-from pellucid.engine.variants import fill_vector, mask_position, remove, replacement_id
+from pellucid.engine.variants import fill_vector, mask_position, removals, replacement_id
 
 if TYPE_CHECKING:
     from pellucid.core.params import Baseline, Normalise, PromptLike, Reduce, Replacement, TargetLike, Unit
@@ -39,7 +39,7 @@ class Question:
 
     def score(self, present: np.ndarray, replacement: Replacement) -> np.ndarray:
         """Return the scores of coalitions: [n, units] booleans -> [n, targets]."""
-        variants = [remove(self.subject, self.tokens, self.units, mask, replacement) for mask in present]
+        variants = removals(self.subject, self.tokens, self.units, present, replacement)
         return score(self.subject, self.tokens, self.readout, variants)
 
     def embeddings(self) -> torch.Tensor:

@@ -52,18 +52,28 @@ def remove(
     kept, and so is the mask that a masked language model is read at. Where deletion would leave nothing, one start
     token stays (the model's BOS, else EOS, else pad), because a transformer cannot read an empty input.
     """
-    gone = {p for keep, (start, end) in zip(present, units.spans, strict=True) if not keep for p in range(start, end)}
-    gone.discard(mask_position(subject, tokens) if subject.head == "masked-lm" else -1)
-    if replacement == "delete":
-        origin = tuple(p for p in range(len(tokens)) if p not in gone)
-        if not origin:
-            return Variant((_start(subject),), (0,))
-        return Variant(tuple(tokens.ids[p] for p in origin), origin)
+    return removals(subject, tokens, units, np.asarray(present, dtype=bool)[None], replacement)[0]
+
+
+def removals(
+    subject: Subject, tokens: Tokens, units: Units, present: np.ndarray, replacement: Replacement
+) -> list[Variant]:
+    """Return the input with the units removed that are not present in a row, for rows [n, units]: see `remove`."""
+    kept = mask_position(subject, tokens) if subject.head == "masked-lm" else -1
+    fill = None if replacement in ("delete", "mean", "zero") else replacement_id(subject, replacement)
     origin = tuple(range(len(tokens)))
-    if replacement in ("mean", "zero"):
-        return Variant(tokens.ids, origin, tuple(sorted(gone)), str(replacement))
-    token = replacement_id(subject, replacement)
-    return Variant(tuple(token if p in gone else t for p, t in enumerate(tokens.ids)), origin)
+    found = []
+    for row in np.asarray(present, dtype=bool).tolist():
+        gone = {p for keep, (a, b) in zip(row, units.spans, strict=True) if not keep for p in range(a, b)} - {kept}
+        if fill is not None:
+            found.append(Variant(tuple(fill if p in gone else t for p, t in enumerate(tokens.ids)), origin))
+        elif replacement != "delete":
+            found.append(Variant(tokens.ids, origin, tuple(sorted(gone)), str(replacement)))
+        elif left := tuple(p for p in origin if p not in gone):
+            found.append(Variant(tuple(tokens.ids[p] for p in left), left))
+        else:
+            found.append(Variant((_start(subject),), (0,)))
+    return found
 
 
 def replacement_id(subject: Subject, replacement: Replacement) -> int:

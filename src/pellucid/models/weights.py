@@ -20,7 +20,7 @@ def lacking(model: Any) -> frozenset[str]:
     """
     missing: set[str] = set()
     for module in model.modules():
-        if hasattr(module, "_packed_params"):
+        if is_packed(module):
             missing |= {"weights", "gradients"}
         if _adapter(module) is not None and not getattr(module, "merged", False):
             missing.add("weights")
@@ -84,9 +84,14 @@ def plain(value: Any) -> Iterator[torch.Tensor]:
         yield value
 
 
+def is_packed(module: Any) -> bool:
+    """Return whether a module holds its weights packed for torch's integer products."""
+    return "_packed_params" in module._modules or "_packed_params" in vars(module)
+
+
 def _adapter(module: Any) -> tuple[Any, ...] | None:
     """Return what an adapter layer of peft does now: names, whether disabled or merged, scales; None elsewhere."""
-    if not hasattr(module, "active_adapters") or not hasattr(module, "base_layer"):
+    if "base_layer" not in module._modules or not hasattr(module, "active_adapters"):
         return None
     names = tuple(module.active_adapters)
     scaling = getattr(module, "scaling", {})

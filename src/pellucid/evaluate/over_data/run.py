@@ -148,6 +148,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.subject, self.examples, self.record = subject, examples, record
         self.methods, self.metrics, self.wanted = methods, metrics, wanted
+        self.called = {one.name: function(one.name) for one in (*methods, *metrics)}
         self.computed, self.start = 0, time.perf_counter()
         self.left = _Left(0)
         self._keys(_model_key(subject))
@@ -234,7 +235,7 @@ class _Run:
 
     def _explain(self, index: int, method: Asked, question: dict[str, Any]) -> dict[str, Any]:
         target = self._target(index, question)
-        found = function(method.name)(self.subject, self.examples[index].prompt, target=target, **method.parameters)
+        found = self.called[method.name](self.subject, self.examples[index].prompt, target=target, **method.parameters)
         if not isinstance(found, Scores) or found.axes != ("unit",):
             raise InputError(f"{method.name} gave no single score per unit here.")
         return {"result": json.loads(encoding.as_json(found))}
@@ -248,7 +249,7 @@ class _Run:
         if method.name not in scores:
             reason = self.record.known[self.explained[index][method.name]]["failed"]
             raise InputError(f"There is no explanation: {reason}")
-        example, own, called = self.examples[index], scores[method.name], function(metric.name)
+        example, own, called = self.examples[index], scores[method.name], self.called[metric.name]
         if metric.role == "rationale":
             if example.rationale is None:
                 raise InputError("The example has no rationale.")
