@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,15 +13,13 @@ from pellucid.core.errors import InputError
 from pellucid.core.metadata import method
 from pellucid.core.params import Count, Positive
 from pellucid.core.results import Evidence, Table
-from pellucid.engine.capture import capture
+from pellucid.engine.binding_contexts import Context, Names, World, draw, first_token
 from pellucid.engine.planning import in_batches
 from pellucid.engine.role_inputs import causal
 from pellucid.models.batch import Row
 from pellucid.models.edits import Edit
 from pellucid.models.forward import forward
 from pellucid.models.subject import Subject
-
-Names = tuple[str, str]
 
 
 @method(
@@ -68,8 +65,8 @@ def entity_binding(
     causal(subject, "entity_binding")
     _check(template, query, entities, attributes)
     rng = np.random.default_rng(seed)
-    world = _World(subject, template, query, {a: _first(subject, a) for a in attributes})
-    drawn = [_draw(world, entities, attributes, rng) for _ in range(contexts + samples)]
+    world = World(subject, template, query, {a: first_token(subject, a) for a in attributes})
+    drawn = [draw(world, entities, attributes, rng) for _ in range(contexts + samples)]
     learned, tested = drawn[:contexts], drawn[contexts:]
     differences = {kind: torch.stack([one.streams(kind, 1) - one.streams(kind, 0) for one in learned]).mean(0)
                    for kind in ("entity", "attribute")}  # fmt: skip
@@ -90,44 +87,6 @@ def entity_binding(
 
 
 @dataclass(frozen=True, eq=False)
-class _World:
-    """What contexts are made of; `first` is the first token of each attribute as an answer."""
-
-    subject: Subject
-    template: str
-    query: str
-    first: dict[str, int]
-
-
-@dataclass(frozen=True, eq=False)
-class _Context:
-    """One context: its names, the token positions of each, and the streams [layer, position, dimension]."""
-
-    world: _World
-    entities: Names
-    attributes: Names
-    places: dict[str, list[list[int]]]
-    values: torch.Tensor
-
-    def streams(self, kind: str, which: int) -> torch.Tensor:
-        """Return the stream of the tokens of an entity or attribute: [layer, token, dimension]."""
-        return self.values[:, self.places[kind][which]]
-
-    def names(self, kind: str) -> Names:
-        """Return both entities or both attributes."""
-        return self.entities if kind == "entity" else self.attributes
-
-    def put(self, kind: str, which: int, streams: torch.Tensor) -> tuple[Edit, ...]:
-        """Return the edits that put other streams in a name's place."""
-        where = {"position": self.places[kind][which]}
-        return tuple(Edit(f"blocks.{layer}.resid_pre", "set", one, where) for layer, one in enumerate(streams))
-
-    def ids(self, entity: str) -> tuple[int, ...]:
-        """Return the context with a query behind it."""
-        return self.world.subject.encode(_text(self.world, self.entities, self.attributes, entity)[0]).ids
-
-
-@dataclass(frozen=True, eq=False)
 class _Asked:
     """A query under edits, the attribute expected, all that are in play, and what the test expects in a word."""
 
@@ -138,7 +97,7 @@ class _Asked:
     expected: str
 
 
-def _new(one: _Context, others: Sequence[_Context], kind: str) -> _Context:
+def _new(one: Context, others: Sequence[Context], kind: str) -> Context:
     """Return another context whose first entity (or attribute) this one does not have."""
     for other in others:
         if other.names(kind)[0] not in one.names(kind):
@@ -146,7 +105,7 @@ def _new(one: _Context, others: Sequence[_Context], kind: str) -> _Context:
     raise InputError(f"No context with another {kind} than {one.names(kind)} was drawn; give more names or contexts.")
 
 
-def _tests(one: _Context, new: dict[str, _Context], differences: dict[str, torch.Tensor]) -> dict[str, list[_Asked]]:
+def _tests(one: Context, new: dict[str, Context], differences: dict[str, torch.Tensor]) -> dict[str, list[_Asked]]:
     """Return for every test the two queries of a context."""
 
     def ask(edits: tuple[Edit, ...], expected: str, entities: Names | None = None, answers: Names | None = None,
@@ -182,7 +141,7 @@ def _tests(one: _Context, new: dict[str, _Context], differences: dict[str, torch
 
 
 @torch.no_grad()
-def _margins(world: _World, asked: dict[str, list[_Asked]]) -> dict[str, np.ndarray]:
+def _margins(world: World, asked: dict[str, list[_Asked]]) -> dict[str, np.ndarray]:
     """Return log p of the expected attribute less that of the best other, of every query of every test."""
     flat = [question for questions in asked.values() for question in questions]
 
@@ -199,47 +158,6 @@ def _margins(world: _World, asked: dict[str, list[_Asked]]) -> dict[str, np.ndar
     values = np.array(in_batches(flat, [len(question.ids) for question in flat], run))
     ends = np.cumsum([len(questions) for questions in asked.values()])[:-1]
     return dict(zip(asked, np.split(values, ends), strict=True))
-
-
-def _draw(world: _World, entities: Sequence[str], attributes: Sequence[str], rng: np.random.Generator) -> _Context:
-    names = tuple(entities[int(i)] for i in rng.choice(len(entities), 2, replace=False))
-    values = tuple(attributes[int(i)] for i in rng.choice(len(attributes), 2, replace=False))
-    text, spans = _text(world, names, values, names[0])  # type: ignore[arg-type]
-    tokens = world.subject.encode(text)
-    if tokens.offsets is None:
-        raise InputError("The tokenizer does not say where tokens are in a text; load the model with a fast one.")
-    places = {
-        kind: [[i for i, (a, b) in enumerate(tokens.offsets) if a < end and b > start] for start, end in ranges]
-        for kind, ranges in spans.items()
-    }
-    sites = [f"blocks.{layer}.resid_pre" for layer in range(world.subject.layers)]
-    found = capture(world.subject, tokens, sites)
-    lengths = {kind: {len(one) for one in both} for kind, both in places.items()}
-    if any(one != {1} for one in lengths.values()):
-        raise InputError(
-            f"Vectors move from name to name, so each must be one token in its place, but {names} and {values} have "
-            f"{sorted(lengths['entity'])} and {sorted(lengths['attribute'])}; choose other names or another template."
-        )
-    return _Context(world, names, values, places, torch.stack([found[site] for site in sites]))  # type: ignore[arg-type]
-
-
-def _text(
-    world: _World, entities: Names, attributes: Names, asked: str
-) -> tuple[str, dict[str, list[tuple[int, int]]]]:
-    """Return the context with a query, and the characters of each name in the context."""
-    text, spans = "", dict[str, list[tuple[int, int]]](entity=[], attribute=[])
-    for entity, attribute in zip(entities, attributes, strict=True):
-        for piece in re.split(r"(\{entity\}|\{attribute\})", world.template):
-            name = {"{entity}": entity, "{attribute}": attribute}.get(piece)
-            if name is not None:
-                spans[piece[1:-1]].append((len(text), len(text) + len(name)))
-            text += piece if name is None else name
-    return text + world.query.replace("{entity}", asked), spans
-
-
-def _first(subject: Subject, attribute: str) -> int:
-    """Return the first token of an attribute behind a query, with a space in front."""
-    return int(subject.tokenizer(f" {attribute}", add_special_tokens=False)["input_ids"][0])
 
 
 def _check(template: str, query: str, entities: Sequence[str], attributes: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from pellucid.core.params import Count, Fraction, Positive
 from pellucid.core.results import Evidence, Table
 from pellucid.engine.capture import capture
 from pellucid.engine.coalitions import standard_error
-from pellucid.engine.head_weights import neuron_weights, unembedding
+from pellucid.engine.neuron_role_scores import scores_by_position, scores_by_weights
 from pellucid.engine.planning import in_batches
 from pellucid.engine.role_inputs import beginning, causal, ordinary
 from pellucid.models.batch import Row
@@ -75,7 +75,7 @@ def neuron_roles(
     values = [_activations(subject, ids) for ids in drawn]
     texts = [subject.encode(prompt).ids for prompt in prompts] or drawn
     frequency = _frequency(subject, [subject.encode(p).ids for p in prompts], drawn)
-    scores = _by_weights(subject, null_share, frequency) | {"position": _by_position(values, len(start))}
+    scores = scores_by_weights(subject, null_share, frequency) | {"position": scores_by_position(values, len(start))}
     means = [torch.cat([one[layer] for one in values]).mean(0) for layer in range(subject.layers)]
     plain = [_said(log_probs, frequency) for log_probs in _outputs(subject, texts, [()] * len(texts))]
     rows: list[tuple[str | int | float, ...]] = []
@@ -95,34 +95,6 @@ def _activations(subject: Subject, ids: tuple[int, ...]) -> list[torch.Tensor]:
     """Return the activations of every layer's neurons: [position, neuron] each."""
     found = capture(subject, list(ids), ["blocks.*.mlp.post"])
     return [found[f"blocks.{layer}.mlp.post"].float().cpu() for layer in range(subject.layers)]
-
-
-def _by_weights(subject: Subject, null_share: float, frequency: torch.Tensor) -> dict[str, list[np.ndarray]]:
-    """Return per layer and neuron how much lies in the null space of the unembedding, and along the frequencies."""
-    outputs = unembedding(subject)
-    values, vectors = torch.linalg.eigh(outputs.double().T @ outputs.double())  # ascending
-    null = vectors[:, : max(1, round(null_share * len(values)))]
-    written = [neuron_weights(subject, layer).to(outputs) for layer in range(subject.layers)]
-    size = float(torch.cat([one.norm(dim=1) for one in written]).mean())
-    aim = (frequency - frequency.mean()).to(outputs)
-    centred = outputs - outputs.mean(0)
-    lengths = [((one @ (centred.T @ centred)) * one).sum(1).clamp(min=1e-30).sqrt() for one in written]
-    along = [one @ (centred.T @ aim) / aim.norm().clamp(min=1e-30) for one in written]
-    return {
-        "entropy": [((one.double() @ null).norm(dim=1) / size).cpu().numpy() for one in written],
-        "frequency": [(a / b).abs().cpu().numpy() for a, b in zip(along, lengths, strict=True)],
-    }
-
-
-def _by_position(values: Sequence[list[torch.Tensor]], first: int) -> list[np.ndarray]:
-    """Return per layer and neuron the share of variance that the position explains, behind the first token."""
-    found = []
-    for layer in range(len(values[0])):
-        stacked = torch.stack([one[layer][first:] for one in values]).double()
-        total = stacked.var((0, 1), correction=0)
-        explained = stacked.mean(0).var(0, correction=0)
-        found.append(torch.where(total > 1e-12, explained / total.clamp(min=1e-12), 0.0).numpy())
-    return found
 
 
 def _frequency(subject: Subject, given: list[tuple[int, ...]], drawn: list[tuple[int, ...]]) -> torch.Tensor:
