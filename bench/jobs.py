@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bench import fewest
-from bench.models import REPLACEMENT, SHAPES, Case, Shape, Sizes
+from bench.models import NOISE, REPLACEMENT, SHAPES, Case, Shape, Sizes
 
 SEED_OF_ORDERS = 0
 
@@ -129,54 +129,22 @@ def residual_patching(subject: Any, case: Case) -> np.ndarray:
 
 
 def head_patching(subject: Any, case: Case) -> np.ndarray:
-    """Return effects [layers, heads]; by the engine, because `activation_patching` sweeps each position alone."""
-    import pellucid
-    from pellucid.engine.capture import capture, expand
-    from pellucid.engine.cone import score_edits
-    from pellucid.engine.targets import resolve
-
-    good, bad = subject.encode(list(case.ids)), subject.encode(list(case.other))
-    readout = resolve(subject, good, case.target, case.contrast)
-    values = capture(subject, good, expand(subject, "blocks.*.attn.z"))
-    heads = next(iter(values.values())).shape[1]
-    edits = [
-        (pellucid.Edit(site, "patch_from", value, {"head": head}),)
-        for site, value in values.items()
-        for head in range(heads)
-    ]
-    scores = score_edits(subject, bad, readout, [(), *edits])[:, 0]
-    return (scores[1:] - scores[0]).reshape(len(values), heads)
+    """Return effects [layers, heads] of all positions together."""
+    asked = {"target": case.target, "contrast": case.contrast, "site": "attn.z", "positions": "all"}
+    return _run("activation_patching", subject, case, corrupt=list(case.other), **asked)
 
 
 def causal_tracing(subject: Any, case: Case) -> np.ndarray:
-    """Return mean probabilities [layers, tokens] of the clean answer; by the engine, which has no method for it yet.
-
-    Each noisy run is a view of the subject, and all places are restored in it at once.
-    """
+    """Return mean probabilities [layers, tokens] of the clean answer, where a clean value is restored under noise."""
     import pellucid
-    from pellucid.engine.capture import capture, expand
-    from pellucid.engine.cone import score_edits
-    from pellucid.engine.targets import resolve
 
-    tokens = subject.encode(list(case.ids))
-    readout = resolve(subject, tokens, pellucid.Target(measure="prob"))
-    part = "resid_post" if case.sizes.window == 1 else "mlp.out"
-    values = capture(subject, tokens, expand(subject, f"blocks.*.{part}"))
-    sites, layers, places = list(values), len(values), len(case.ids)
-    noisy_places = {"position": tuple(range(*case.sizes.subject))}
-    sets = [
-        tuple(
-            pellucid.Edit(sites[block], "patch_from", values[sites[block]], {"position": place})
-            for block in window_of(layer, layers, case.sizes.window)
-        )
-        for layer in range(layers)
-        for place in range(places)
-    ]
-    total = np.zeros(len(sets))
-    for noise in case.noise.to(subject.device):
-        noisy = subject.with_(pellucid.Edit("embed.token", "add", noise, noisy_places))
-        total += score_edits(noisy, tokens, readout, sets)[:, 0]
-    return (total / len(case.noise)).reshape(layers, places)
+    deviation = float(subject.model.get_input_embeddings().weight.detach().float().std())
+    found = pellucid.run(
+        "causal_tracing", subject, list(case.ids), corrupted=list(range(*case.sizes.subject)),
+        site="resid_post" if case.sizes.window == 1 else "mlp.out", window=case.sizes.window,
+        noise=NOISE / deviation, samples=len(case.noise), seed=case.seed,
+    )  # fmt: skip
+    return np.asarray(found.values) + found.evidence[0].values["noisy"]
 
 
 def window_of(layer: int, layers: int, window: int) -> range:

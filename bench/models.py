@@ -16,6 +16,7 @@ EVERY_SHAPE = (*SHAPES, "bert")  # a classifier, for methods published for encod
 VOCABULARY = {"gpt2": 50257, "llama": 32000, "bert": 30522}
 REPLACEMENT = 0  # the token that stands for a removed one; never drawn
 LEAST_TOKEN = 10
+NOISE = 0.06  # the standard deviation of causal tracing's noise: three times that of the embeddings
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,11 @@ def draw(sizes: Sizes, shape: Shape, seed: int) -> Case:
         return tuple(rng.integers(LEAST_TOKEN, shape.words - 1, count).tolist())
 
     first, last = sizes.subject
-    generator = torch.Generator().manual_seed(seed)
-    noise = 0.06 * torch.randn(sizes.noise, last - first, shape.width, generator=generator)
+    drawn = [
+        torch.randn(last - first, shape.width, generator=torch.Generator().manual_seed(seed + i))
+        for i in range(sizes.noise)
+    ]
+    noise = NOISE * (torch.stack(drawn) if drawn else torch.zeros(0, last - first, shape.width))
     count = sizes.tokens * sizes.batch
     target, contrast = ids(2)
     return Case(sizes, ids(count), ids(count), ids(sizes.continuation), target, contrast, noise, seed)

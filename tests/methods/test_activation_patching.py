@@ -76,6 +76,33 @@ def test_all_of_the_first_residual_brings_the_clean_answer_back() -> None:
     np.testing.assert_allclose(np.delete(found.scores[0], 2), 0, atol=1e-10)
 
 
+def test_all_positions_of_a_head_together_equal_a_hook_on_the_head() -> None:
+    model = plain.tiny("gpt2")
+    projection = model.transformer.h[1].attn.c_proj
+    captured: list[torch.Tensor] = []
+    handle = projection.register_forward_pre_hook(lambda m, a: captured.append(a[0].detach()))
+    plain.logits(model, plain.IDS)
+    handle.remove()
+    subject, base = pellucid.load(model), plain.logits(model, CORRUPT)[plain.TARGET]
+    asked: dict[str, Any] = {"corrupt": CORRUPT, "target": plain.TARGET, "positions": "all"}
+    found = activation_patching(subject, plain.IDS, site="attn.z", **asked)
+    assert found.axes == ("layer", "head")
+    for head in range(4):
+
+        def patch(module: Any, args: Any, head: int = head) -> Any:
+            z = args[0].clone()
+            z[..., 8 * head : 8 * head + 8] = captured[0][..., 8 * head : 8 * head + 8]
+            return (z,)
+
+        handle = projection.register_forward_pre_hook(patch)
+        expected = float(plain.logits(model, CORRUPT)[plain.TARGET] - base)
+        handle.remove()
+        assert found.scores[1, head] == pytest.approx(expected, abs=1e-10)
+    streams = activation_patching(subject, plain.IDS, **asked)
+    assert streams.axes == ("layer",)
+    np.testing.assert_allclose(streams.scores, streams.evidence[0].values["difference"], atol=1e-10)
+
+
 def test_bad_input_is_refused() -> None:
     subject = pellucid.load(plain.tiny("gptj"))
     with pytest.raises(InputError, match="equal length"):
@@ -105,3 +132,15 @@ def test_a_pair_aligns_prompts_of_different_length() -> None:
     found = activation_patching(pellucid.load(model), pair, target=plain.TARGET)
     assert found.scores[1, 4] == pytest.approx(expected, abs=1e-10)
     np.testing.assert_array_equal(found.scores[:, [1, 2, 3, 5, 6]], 0)
+    together = activation_patching(pellucid.load(model), pair, target=plain.TARGET, positions="all")
+    moved = [clean[1][0, 0], clean[1][0, 3]]
+
+    def patch_both(module: Any, args: Any) -> Any:
+        hidden = args[0].clone()
+        hidden[0, 0], hidden[0, 4] = moved
+        return (hidden, *args[1:])
+
+    handle = model.transformer.h[1].register_forward_pre_hook(patch_both)
+    expected = float(plain.logits(model, longer)[plain.TARGET] - base)
+    handle.remove()
+    assert together.scores[1] == pytest.approx(expected, abs=1e-10)

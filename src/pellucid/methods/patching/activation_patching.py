@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,8 +38,9 @@ from pellucid.models.subject import Subject
 )
 def activation_patching(
     subject: Subject, clean: PromptLike | Pair, *, corrupt: PromptLike | None = None, target: TargetLike = None,
-    contrast: int | str | None = None, site: SiteName = "resid_pre", others: Sequence[Pair] = (),
-    other_targets: Sequence[Any] | None = None, other_contrasts: Sequence[Any] | None = None, seed: Count = 0,
+    contrast: int | str | None = None, site: SiteName = "resid_pre", positions: Literal["each", "all"] = "each",
+    others: Sequence[Pair] = (), other_targets: Sequence[Any] | None = None,
+    other_contrasts: Sequence[Any] | None = None, seed: Count = 0,
 ) -> Scores:  # fmt: skip
     """Score every place of a site by the change of the target when its clean value is put into the corrupted run.
 
@@ -56,6 +57,7 @@ def activation_patching(
         target: what to explain; None means what the model predicts on `clean`.
         contrast: the alternative to compare with.
         site: the part of a block, such as "resid_pre", "attn.z", "mlp.post" or "attn.pattern", in every layer.
+        positions: patch "each" position (or query) by itself, or "all" together: [layer, head] for heads.
         others: further pairs to average over, of equally many tokens.
         other_targets: a target for each of the others; None takes `target`.
         other_contrasts: an alternative for each of the others; None takes `contrast`.
@@ -71,7 +73,7 @@ def activation_patching(
     pair = clean if isinstance(clean, Pair) else Pair(clean, corrupt)
     asked = several_pairs(AskedPair(pair, target, contrast), others, other_targets, other_contrasts)
     generator = torch.Generator().manual_seed(seed) if others else None
-    runs = [_patched(subject, one, site, generator) for one in asked]
+    runs = [_patched(subject, one, site, positions == "each", generator) for one in asked]
     first, grids = runs[0], stacked_pairs([one.effects for one in runs])
     result = Scores(
         title=f"Activation patching at {site}" + (f", over {len(runs)} pairs" if others else ""),
@@ -101,7 +103,7 @@ class _Patched:
     tokens: Tokens
 
 
-def _patched(subject: Subject, asked: AskedPair, site: str, generator: torch.Generator | None) -> _Patched:
+def _patched(subject: Subject, asked: AskedPair, site: str, each: bool, generator: torch.Generator | None) -> _Patched:
     """Patch every place of one pair, and with a generator every place of the null."""
     good, bad = subject.encode(asked.pair.clean), subject.encode(asked.pair.corrupt)
     moved = _aligned(asked.pair, good, bad)
@@ -109,24 +111,20 @@ def _patched(subject: Subject, asked: AskedPair, site: str, generator: torch.Gen
     names = expand(subject, part_name(subject, site))
     values = capture(subject, good, names)
     values = {name: _realigned(value, name, moved, len(bad)) for name, value in values.items()}
-    axes, shape = _grid(names[0], values[names[0]])
+    axes, shape, places = _grid(names[0], values[names[0]], sorted(moved), each)
     given = [values]
     if generator is not None:
         plain = capture(subject, bad, names)
         dims = [dim for dim, axis in enumerate(parse_site(names[0]).axes) if axis not in axes]
         given.append({name: as_far(plain[name], value, dims, generator) for name, value in values.items()})
-    edits = [
-        (Edit(name, "patch_from", source[name], dict(zip(axes, place, strict=True))),)
-        for source in given
-        for name in names
-        for place in itertools.product(*(range(size) for size in shape))
-        if place[-1] in moved
-    ]
+    edits = [(Edit(name, "patch_from", source[name], place),) for source in given for name in names for place in places]
     scores = score_edits(subject, bad, readout, [(), *edits])[:, 0]
     best = score_edits(subject, good, readout, [()])[0, 0]
     grids = np.zeros((len(given), len(names), *shape))
-    changes = scores[1:] - scores[0]
-    grids[..., sorted(moved)] = changes.reshape(len(given), len(names), *shape[:-1], len(moved))
+    where = [tuple(place[axis] for axis in axes) for place in places]
+    changes = (scores[1:] - scores[0]).reshape(len(given), len(names), len(places))
+    for column, place in enumerate(where):
+        grids[(slice(None), slice(None), *place)] = changes[..., column]
     null = grids[1] if generator is not None else None
     return _Patched(grids[0], null, (float(best), float(scores[0])), axes, readout, bad)
 
@@ -152,11 +150,17 @@ def _realigned(value: torch.Tensor, name: str, moved: dict[int, int], length: in
     return value
 
 
-def _grid(name: str, value: torch.Tensor) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the axes that are swept one by one, and their sizes: head or neuron first, then position (or query)."""
+def _grid(
+    name: str, value: torch.Tensor, moved: Sequence[int], each: bool
+) -> tuple[tuple[str, ...], tuple[int, ...], list[dict[str, Any]]]:
+    """Return the axes that are swept one by one, their sizes, and the places: head or neuron first, then position."""
     sizes = dict(zip(parse_site(name).axes, value.shape, strict=True))
-    swept = [axis for axis in ("head", "neuron", "position", "query") if axis in sizes]
-    return tuple(swept), tuple(sizes[axis] for axis in swept)
+    last = next(axis for axis in ("position", "query") if axis in sizes)
+    axes = tuple(axis for axis in ("head", "neuron", last) if axis in sizes and (each or axis != last))
+    together = {} if each or len(moved) == sizes[last] else {last: moved}
+    swept = (moved if axis == last else range(sizes[axis]) for axis in axes)
+    places = [dict(zip(axes, place, strict=True)) | together for place in itertools.product(*swept)]
+    return axes, tuple(sizes[axis] for axis in axes), places
 
 
 def _ends(clean: float, corrupt: float) -> Evidence:
