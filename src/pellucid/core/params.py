@@ -99,7 +99,7 @@ PositiveFloat = Annotated[float, above(0)]
 NonNegativeFloat = Annotated[float, at_least(0)]
 Fraction = Annotated[float, between(0, 1)]
 
-OBJECTS = ("Subject", "Pair", "Edit", "Units", "Tokens", "Generator", "Result", "Evidence", *KINDS)
+OBJECTS = ("Subject", "Pair", "Edit", "Fact", "Units", "Tokens", "Generator", "Result", "Evidence", *KINDS)
 NAMES: dict[str, Any] = {
     "Unit": Unit, "Reduce": Reduce, "Normalise": Normalise, "Quadrature": Quadrature, "Baseline": Baseline,
     "Replacement": Replacement, "TargetLike": TargetLike, "PromptLike": PromptLike, "SiteName": SiteName,

@@ -186,10 +186,41 @@ class Learned(Result):
 
 @dataclass(frozen=True)
 class WeightEdit(Result):
-    """A change of weights: for each parameter name the tensor to add, in the model's own layout."""
+    """A change of weights: for each parameter name the tensor to add, in the model's own layout.
+
+    `deltas` holds tensors as they are; `factors` holds a pair (left [rows, rank], right [rank, columns]) whose product
+    is the tensor, so that a change of rank one is saved as two vectors. A name stands in one of the two.
+    `weights_hash` names the weights that the change was made for, "" any.
+    """
 
     deltas: Mapping[str, np.ndarray] = field(default_factory=_empty)
     weights_hash: str = ""
+    factors: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=_empty)
+
+    def __post_init__(self) -> None:
+        """Check that no parameter is named twice and that factors fit each other."""
+        for name, (left, right) in self.factors.items():
+            if name in self.deltas:
+                raise InputError(f"The weight edit names {name!r} twice, whole and as factors; give it once.")
+            if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
+                raise InputError(
+                    f"The factors of {name!r} have the shapes {left.shape} and {right.shape}; give [rows, rank] and "
+                    "[rank, columns]."
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the parameters that change."""
+        return (*self.deltas, *self.factors)
+
+    def delta(self, name: str) -> np.ndarray:
+        """Return the whole tensor that is added to a parameter."""
+        if name in self.factors:
+            left, right = self.factors[name]
+            return left @ right
+        if name in self.deltas:
+            return self.deltas[name]
+        raise InputError(f"The weight edit has no parameter {name!r}; it changes {list(self.names)}.")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import threading
 import time
@@ -16,9 +17,9 @@ import torch
 
 from pellucid.core.axes import parse_site
 from pellucid.core.errors import CapabilityError, LayoutError
-from pellucid.core.results import Provenance
+from pellucid.core.results import Provenance, WeightEdit
 from pellucid.core.tokens import Tokens, Units
-from pellucid.models import blackbox, inputs, weights
+from pellucid.models import blackbox, inputs, weight_edits, weights
 from pellucid.models.edits import Edit
 from pellucid.models.layout import Layout, depth, place
 from pellucid.models.units import units
@@ -61,17 +62,19 @@ class Subject:
         name: str,
         revision: str = "",
         edits: tuple[Edit, ...] = (),
+        weight_edits: tuple[WeightEdit, ...] = (),
         state: State | None = None,
         function: Callable[[list[str]], Any] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.layout = model, tokenizer, layout
         self.kind, self.head, self.name, self.revision = kind, head, name, revision
-        self.edits, self.function = edits, function
+        self.edits, self.weight_edits, self.function = edits, weight_edits, function
         self.state = state or State()
 
     def __repr__(self) -> str:
         """Return name, kind, size and edits."""
-        edits = f", {len(self.edits)} edits" if self.edits else ""
+        count = len(self.edits) + len(self.weight_edits)
+        edits = f", {count} edits" if count else ""
         return f"Subject({self.name!r}, {self.kind}, {self.head}{edits})"
 
     @property
@@ -146,26 +149,36 @@ class Subject:
             )
         return self.layout
 
-    def with_(self, *edits: Edit) -> Subject:
-        """Return a view of this subject with more edits, applied in the order given; the original is untouched."""
-        for edit in edits:
+    def with_(self, *edits: Edit | WeightEdit) -> Subject:
+        """Return a view of this subject with more edits, applied in the order given; the original is untouched.
+
+        A `WeightEdit` gives the view modules of its own, which share every weight that does not change; it must have
+        been made for these weights, or for those before the edits that the view already has.
+
+        Raises:
+            SiteError: an edit of a place that the model lacks.
+            EditError, CapabilityError: weights that cannot be changed so (see `pellucid.models.weight_edits`).
+        """
+        changes = tuple(edit for edit in edits if isinstance(edit, WeightEdit))
+        places = tuple(edit for edit in edits if not isinstance(edit, WeightEdit))
+        for edit in places:
             if edit.site.rsplit(".", 1)[-1] not in ("q_rot", "k_rot", "scores", "pattern"):
                 place(self.model, self.need_layout(), parse_site(edit.site))
-        return Subject(
-            self.model,
-            self.tokenizer,
-            self.layout,
-            kind=self.kind,
-            head=self.head,
-            name=self.name,
-            revision=self.revision,
-            edits=(*self.edits, *edits),
-            state=self.state,
-            function=self.function,
-        )
+        if not changes:
+            return self._view((*self.edits, *places))
+        self.require(("logits",), "An edit of weights")
+        view = self._view((*self.edits, *places))
+        view.model = weight_edits.edited_model(self, changes)
+        view.weight_edits = (*self.weight_edits, *changes)
+        # Its own caches, but the lock and the running counts of the model that it shares weights with.
+        view.state = State(lock=self.state.lock, local=self.state.local)
+        return view
 
     def without_edits(self) -> Subject:
-        """Return a view of the model as it was loaded."""
+        """Return a view without edits of activations; changed weights stay, because they are the view's model."""
+        return self._view(())
+
+    def _view(self, edits: tuple[Edit, ...]) -> Subject:
         return Subject(
             self.model,
             self.tokenizer,
@@ -174,6 +187,8 @@ class Subject:
             head=self.head,
             name=self.name,
             revision=self.revision,
+            edits=edits,
+            weight_edits=self.weight_edits,
             state=self.state,
             function=self.function,
         )
@@ -256,7 +271,10 @@ class Subject:
         state = self.weights_state()
         cached = self.state.cache.get("weights_hash")
         if cached is None or cached[0] != state:
-            cached = (state, weights.fingerprint(self.model))
+            found = weights.fingerprint(self.model)  # it samples, so that small edits need their own
+            for edit in self.weight_edits:
+                found = hashlib.sha256((found + weight_edits.digest(edit)).encode()).hexdigest()[:16]
+            cached = (state, found)
             self.state.cache["weights_hash"] = cached
         return str(cached[1])
 
@@ -276,7 +294,7 @@ class Subject:
             model=self.name,
             revision=self.revision,
             weights_hash=self.weights_hash(),
-            edits=tuple(edit.describe() for edit in self.edits),
+            edits=(*map(weight_edits.describe, self.weight_edits), *(edit.describe() for edit in self.edits)),
             dtype=self.dtype,
             device=self.device,
             seed=seed,

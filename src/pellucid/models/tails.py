@@ -70,8 +70,8 @@ def continue_rows(
     keep: Sequence[int],
     read: Callable[[torch.Tensor], None],
     inside: Sequence[AbstractContextManager[None]] = (),
-    last: bool = False,
-) -> Past | None:
+    last: bool = False, grad: bool = False,
+) -> Past | None:  # fmt: skip
     """Run tails behind their parents' first positions.
 
     Args:
@@ -83,9 +83,9 @@ def continue_rows(
         read: is given the logits [n, vocabulary] of the wanted places.
         inside: contexts held while the model runs (hooks, bypassed blocks).
         last: let the feed-forward layer of the last block run at the wanted places alone, where nobody else looks.
+        grad: keep the graph, so that what `inside` puts in can be differentiated.
 
-    Returns:
-        The Past of the rows in `keep`, or None if there are none.
+    Returns the Past of the rows in `keep`, or None if there are none.
     """
     device = subject.input_device
     width = max(len(t.ids) for t in tails)
@@ -110,7 +110,7 @@ def continue_rows(
         "use_cache": False,
     }
     rows, places = wanted
-    with subject.lock, torch.no_grad(), ExitStack() as stack:
+    with subject.lock, torch.set_grad_enabled(grad), ExitStack() as stack:
         stack.enter_context(evaluating(subject.model))
         stack.enter_context(fast(subject.model))
         stack.enter_context(hooked([_only(subject, rows, places)]))

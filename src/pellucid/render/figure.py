@@ -232,7 +232,8 @@ def _table(result: Table, heading: str) -> list[Part]:
 
 
 def _tensors(result: Learned | WeightEdit, heading: str) -> list[Part]:
-    tensors = result.tensors if isinstance(result, Learned) else result.deltas
+    edit = isinstance(result, WeightEdit)
+    tensors = {name: result.delta(name) for name in result.names} if edit else result.tensors
     rows = [
         [_escape(label(name, 40)), " × ".join(map(str, value.shape)), f"{np.linalg.norm(value.astype(np.float64)):.4g}"]
         for name, value in list(tensors.items())[:MOST_TABLE_ROWS]

@@ -70,7 +70,7 @@ def learned(result: Learned) -> RenderableType:
 
 def weight_edit(result: WeightEdit) -> RenderableType:
     """Return which parameters change and by how much."""
-    return _tensors(result.deltas)
+    return _tensors({name: result.delta(name) for name in result.names})
 
 
 def _tensors(tensors: Mapping[str, np.ndarray]) -> RenderableType:

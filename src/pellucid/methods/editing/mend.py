@@ -1,0 +1,135 @@
+"""MEND: train a small network that turns the gradient of a fact into an edit that holds and stays local."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pellucid.core.errors import EditError, InputError
+from pellucid.core.metadata import method
+from pellucid.core.params import Count, NonNegativeFloat, Positive, PositiveFloat
+from pellucid.core.results import Evidence, Learned
+from pellucid.engine.backward import frozen
+from pellucid.engine.borrowed_weights import borrowed_weights
+from pellucid.engine.down_projection import DownProjection, down_projections
+from pellucid.engine.edit_cases import EditCase, as_cases, nearby
+from pellucid.engine.edit_factors import Factors, edit_factors, loss_of, rows_of, wanted_rows
+from pellucid.engine.gradient_editor import APPLY, edited_matrices, new_editor, stored, trained_parts
+from pellucid.models.batch import Row
+from pellucid.models.forward import forward
+from pellucid.models.subject import Subject
+
+
+@method(
+    rows=("EDT-2",),
+    paper="arXiv:2110.11309",
+    takes="dataset",
+    produces="learned",
+    needs=("weights", "gradients", "activations"),
+)
+def mend(
+    subject: Subject, facts: Sequence[Any], *, layers: Sequence[int] | int | None = None, hidden: Positive = 64,
+    steps: Positive = 100, per_step: Positive = 4, rate: PositiveFloat = 1e-3, first: PositiveFloat = 1e-2,
+    locality: NonNegativeFloat = 1.0, seed: Count = 0,
+) -> Learned:  # fmt: skip
+    """Train an editor that maps the key and the gradient of a fact to those of a better step.
+
+    The gradient of a matrix is a sum over positions of gradient g times key u; a network (u, g) -> (u~, g~), one for
+    all layers with a scale and an offset of its own per layer, begins as the identity, and W' = W - rate_l sum g~ u~'.
+    Trained by Adam on -log p of the new answer under W', behind the prompt or a paraphrase, plus `locality` times
+    KL(before | after) behind neighbours (Mitchell et al. 2022, arXiv:2110.11309). An approximation: a step that was
+    learned on these facts. Weights of the model never change.
+
+    Use it with `pellucid.engine.gradient_editor.write(subject, editor, facts)`, which returns a `WeightEdit`.
+
+    Args:
+        subject: a decoder with a language-model head.
+        facts: facts to train on, others than those to be edited; `EditCase` values with paraphrases and neighbours.
+        layers: feed-forward layers to edit; None means two in the middle.
+        hidden: size of the network's hidden layer.
+        steps: of Adam.
+        per_step: facts per step, each with an edit of its own.
+        rate: of Adam.
+        first: the learning rate of the edits that the training starts from.
+        locality: weight of what neighbours lose.
+        seed: of the start and of the order of facts.
+
+    Returns:
+        Learned, with the loss over the training in its evidence.
+
+    Raises:
+        CapabilityError: no decoder, mixtures of experts, quantised or offloaded weights.
+        InputError, EditError: fewer than two facts; a tied matrix, or a loss that is no number.
+    """
+    cases = as_cases(facts)
+    if len(cases) < 2:
+        raise InputError(f"MEND trains on facts, but {len(cases)} was given; give a dozen or more.")
+    middle = max(0, subject.layers // 2 - 1)
+    chosen = [middle, min(middle + 1, subject.layers - 1)] if layers is None else layers
+    matrices = down_projections(subject, sorted({chosen} if isinstance(chosen, int) else set(chosen)))
+    factors = edit_factors(subject, rows_of(subject, [case.fact for case in cases]), matrices)
+    generator = torch.Generator().manual_seed(seed)
+    editor = new_editor(factors, hidden, first, generator)
+    for tensor in trained_parts(editor):
+        tensor.requires_grad_()
+    optimiser, curve = torch.optim.Adam(trained_parts(editor), lr=rate), list[float]()
+    for _ in range(steps):
+        drawn = torch.randperm(len(cases), generator=generator)[:per_step].tolist()
+        optimiser.zero_grad()
+        total = 0.0
+        for i in drawn:
+            loss = _loss(subject, editor, cases[i], factors[i], matrices, locality, generator) / len(drawn)
+            loss.backward()
+            total += float(loss.detach())
+        if not total < float("inf"):
+            raise EditError("The loss of the editor became NaN or infinite; lower rate or first, or use float32.")
+        torch.nn.utils.clip_grad_norm_(trained_parts(editor), 1.0)
+        optimiser.step()
+        curve.append(total)
+    return _learned(editor, matrices, curve, len(cases))
+
+
+def _learned(
+    editor: dict[str, torch.Tensor], matrices: Sequence[DownProjection], curve: Sequence[float], facts: int
+) -> Learned:
+    tenth = max(1, len(curve) // 10)
+    start, end = sum(curve[:tenth]) / tenth, sum(curve[-tenth:]) / tenth
+    summary = f"The loss of single edits went from {start:.3g} to {end:.3g} over {len(curve)} steps on {facts} facts."
+    series = {"x": tuple(map(float, range(len(curve)))), "loss": tuple(curve)}
+    return Learned(
+        f"MEND: an editor of {len(matrices)} layers",
+        tensors={name: tensor.detach().numpy() for name, tensor in editor.items()}, apply=APPLY,
+        site="mlp.out", settings={"layers": [matrix.layer for matrix in matrices]},
+    ).with_evidence(Evidence("training", summary, {"first": start, "last": end}, series, ok=end < start))  # fmt: skip
+
+
+def _loss(
+    subject: Subject, editor: dict[str, torch.Tensor], case: EditCase, factors: Sequence[Factors],
+    matrices: Sequence[DownProjection], locality: float, generator: torch.Generator,
+) -> torch.Tensor:  # fmt: skip
+    """Return the loss of editing one fact: its answer in some wording, and what one neighbour loses."""
+    prompts = [case.fact.text, *case.paraphrases]
+    asked = prompts[int(torch.randint(len(prompts), (1,), generator=generator))]
+    [row] = wanted_rows(subject, [(asked, case.fact.target)])
+    near = nearby([case])
+    kept = near[int(torch.randint(len(near), (1,), generator=generator))] if near and locality else None
+    rows = [Row(row.ids), *([Row(subject.encode(kept.prompt).ids)] if kept else [])]
+    with frozen(subject.model), torch.enable_grad():
+        changes = edited_matrices(editor, [factors], matrices)
+        new = {m.name: m.weight + stored(m, change).to(m.weight) for m, change in zip(matrices, changes, strict=True)}
+        with borrowed_weights(subject, new):
+            logits = forward(subject, rows, grad=True).logits
+        loss = loss_of(logits[0, list(row.places)], row.target)
+        if kept:
+            loss = loss + locality * _drift(subject, rows[1], logits[1, len(rows[1].ids) - 1])
+    subject.count(backwards=len(rows))
+    return loss
+
+
+def _drift(subject: Subject, row: Row, after: torch.Tensor) -> torch.Tensor:
+    """Return KL(before | after) of the next token behind a row."""
+    with torch.no_grad():
+        before = forward(subject, [row]).logits[0, len(row.ids) - 1].float().log_softmax(-1)
+    return (before.exp() * (before - after.float().log_softmax(-1))).sum()
