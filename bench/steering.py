@@ -1,0 +1,136 @@
+"""Two jobs of steering beside the usual way: 144 head probes in one solve, and last-token activations of 1,000 pairs.
+
+`python -m bench.steering --job probes` (or `activations`) times both ways in turn and prints the ratio with its spread;
+`--small` runs small sizes, `--count` prints what is computed instead of timing it. The other ways are written here as
+scikit-learn's and repeng's users run them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+Way = Callable[[], np.ndarray]
+
+
+def probes(small: bool) -> tuple[Way, Way, dict[str, float]]:
+    """Return both ways to the losses [head] of logistic probes of all heads, and what they compute."""
+    from sklearn.linear_model import LogisticRegression
+
+    from pellucid.engine.batched_probes import logistic_probes
+
+    heads, rows, width = (12, 120, 16) if small else (144, 1200, 64)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, rows)
+    # Like activations: a spectrum that decays over two and a half decades, and means far from zero.
+    values = (rng.standard_normal((heads, rows, width)) * np.logspace(1, -1.5, width)).astype(np.float32)
+    values[:, :, width // 3] += rng.uniform(0, 1.5, (heads, 1)) * labels
+    values += 5 * rng.standard_normal((heads, 1, width)).astype(np.float32)
+    steps: list[int] = []
+
+    def ours() -> np.ndarray:
+        found = logistic_probes(torch.as_tensor(values), torch.as_tensor(labels))
+        steps.append(found.steps)
+        return found.losses.numpy()
+
+    def theirs() -> np.ndarray:
+        losses = []
+        for x in values.astype(np.float64):
+            probe = LogisticRegression(max_iter=2000).fit(x, labels)
+            logits = x @ probe.coef_[0] + probe.intercept_[0]
+            steps.append(int(probe.n_iter_[0]))
+            losses.append((np.logaddexp(0, logits) - labels * logits).sum() + 0.5 * (probe.coef_**2).sum())
+        return np.array(losses)
+
+    ours()
+    newton = steps[-1]
+    theirs()
+    counts = {
+        "newton steps": float(newton),
+        "newton multiplications": float(heads * newton * rows * width * (width + 3)),
+        "lbfgs steps, all heads": float(sum(steps[1:])),
+        "lbfgs multiplications": float(2.2 * sum(steps[1:]) * rows * width),
+    }
+    return ours, theirs, counts
+
+
+def activations(small: bool) -> tuple[Way, Way, dict[str, float]]:
+    """Return both ways to the last-token activations [layer, prompt, dimension], and what they compute."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    import pellucid
+    from pellucid.engine.directions import activations as read
+
+    layers, width, vocabulary, pairs = (2, 32, 500, 20) if small else (12, 768, 50257, 1000)
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=layers, n_embd=width, n_head=max(1, width // 64), vocab_size=vocabulary)
+    model = GPT2LMHeadModel(config).eval()
+    subject = pellucid.load(model)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(1, vocabulary, int(n)).tolist() for n in rng.integers(16, 64, 2 * pairs)]
+
+    def ours() -> np.ndarray:
+        return read(subject, prompts, "resid_post", layers=range(layers - 1)).values
+
+    def theirs() -> np.ndarray:
+        found: list[list[np.ndarray]] = [[] for _ in range(layers - 1)]
+        for first in range(0, len(prompts), 32):
+            batch = prompts[first : first + 32]
+            longest = max(map(len, batch))
+            ids = torch.zeros(len(batch), longest, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for i, one in enumerate(batch):
+                ids[i, : len(one)], mask[i, : len(one)] = torch.tensor(one), 1
+            with torch.no_grad():
+                output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+            for i, one in enumerate(batch):
+                for layer in range(layers - 1):
+                    found[layer].append(output.hidden_states[layer + 1][i, len(one) - 1].cpu().float().numpy())
+        return np.stack([np.stack(one) for one in found])
+
+    lengths = [len(one) for one in prompts]
+    padded = sum(32 * max(lengths[i : i + 32]) for i in range(0, len(lengths), 32))
+    block, head = 12 * width**2, vocabulary * width
+    counts = {
+        "tokens": float(sum(lengths)),
+        "their padded tokens": float(padded),
+        "predicted ratio": padded * (layers * block + head) / (sum(lengths) * (layers - 1) * block),
+        "their copies": float(len(prompts) * (layers - 1)),
+    }
+    return ours, theirs, counts
+
+
+JOBS = {"probes": probes, "activations": activations}
+
+
+def main() -> None:
+    """Run one job."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--job", choices=list(JOBS), required=True)
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--count", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    ours, theirs, counts = JOBS[given.job](given.small)
+    gap = ours() - theirs()  # of losses: below zero where the other way stops before the optimum
+    ends = [float(gap.min()), float(gap.max())]
+    record: dict[str, object] = {"job": given.job, "ours - theirs, from and to": ends, "counts": counts}
+    if not given.count:
+        ratios = []
+        for _ in range(given.rounds):
+            marks = [time.perf_counter()]
+            for way in (ours, theirs):
+                way()
+                marks.append(time.perf_counter())
+            ratios.append((marks[2] - marks[1]) / (marks[1] - marks[0]))
+        record["ratio"] = {"median": float(np.median(ratios)), "all": ratios}
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

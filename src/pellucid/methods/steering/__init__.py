@@ -1,0 +1,1 @@
+"""What steers a model: directions read from it, erased from it, added to it."""
