@@ -22,7 +22,7 @@ from pellucid.core.tokens import Tokens
 
 pytest.importorskip("sqlalchemy")
 from pellucid.store import Store, map_dataset
-from pellucid.store.runs import tensors_path
+from pellucid.store.records import tensors_path
 
 
 def scores(seed: int, method: str = "occlusion", text: str = "the cat") -> Scores:

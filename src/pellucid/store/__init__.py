@@ -1,4 +1,4 @@
-"""Runs over data sets, kept in a real database: every finished item is safe, and a killed run goes on where it stopped.
+"""Results, runs over data sets and jobs, kept in a real database: what is finished is safe, what was killed goes on.
 
 Needs the extra `store` (SQLAlchemy); SQLite by default, any SQLAlchemy URL otherwise.
 """
@@ -10,7 +10,11 @@ from pellucid.core.errors import optional
 optional("sqlalchemy", "store", "The result store")
 
 from pellucid.store.datasets import map_dataset  # noqa: E402 - only after the check above
+from pellucid.store.jobs import Job, Jobs  # noqa: E402
+from pellucid.store.place import place  # noqa: E402
+from pellucid.store.retention import Removed  # noqa: E402
 from pellucid.store.runs import Run  # noqa: E402
+from pellucid.store.search import Saved  # noqa: E402
 from pellucid.store.store import Found, Store  # noqa: E402
 
-__all__ = ["Found", "Run", "Store", "map_dataset"]
+__all__ = ["Found", "Job", "Jobs", "Removed", "Run", "Saved", "Store", "map_dataset", "place"]

@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pellucid.core.errors import FileError, InputError, MissingExtra, ResourceError
-from pellucid.store.schema import SCHEMA, Base, StoreRow
+from pellucid.store.schema import SCHEMA, StoreRow
+from pellucid.store.upgrade import upgrade, version
 
-_BUSY = ("database is locked", "database table is locked", "database is busy")
+_BUSY = ("database is locked", "database table is locked", "database is busy", "due to lock timeout")
+_AWAY = (
+    "connection is bad", "connection failed", "connection refused", "connection timeout", "connection is closed",
+    "connection is lost", "server closed the connection",
+)  # fmt: skip
+_FATAL = ("terminating connection", "the database system is", "too many clients", "remaining connection slots")
 _FULL = ("database or disk is full", "disk i/o error", "no space left", "could not extend file")
 _BROKEN = ("malformed", "not a database", "file is encrypted", "database corruption", "unsupported file format")
 
@@ -34,10 +40,13 @@ class Database:
         )
         self._engine = _engine(self.url, patience)
         self._writer = self._engine.execution_options(pellucid_write=True)
+        self._file = Path(str(self.url.database)) if _is_file(self.url) else None
+        self._identity: int | None = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """Yield a session that sees one state of the database."""
+        self._check_file()
         with self.explained("read"), Session(self._engine, expire_on_commit=False) as session:
             yield session
 
@@ -47,29 +56,44 @@ class Database:
 
         SQLite locks for writing at the start, so that a transaction that has read can always go on to write.
         """
+        self._check_file()
         with self.explained("written"), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     def prepare(self) -> None:
-        """Make the tables where there are none; refuse a database of another program or of a newer version."""
+        """Bring the tables to this version; refuse a database of another program or of a newer version."""
         with self.explained("opened"):
             with self._engine.connect() as connection:
                 self._refuse_foreign(connection)
-            with self._writer.begin() as connection:
-                Base.metadata.create_all(connection, checkfirst=True)
-            with Session(self._writer) as session, session.begin():
-                row = session.scalars(select(StoreRow)).first()
-                if row is None:
-                    session.add(StoreRow(id=1, schema=SCHEMA))
-                elif row.schema > SCHEMA:
-                    raise FileError(
-                        f"The store {self.name!r} has the format {row.schema}, and this version reads up to {SCHEMA}; "
-                        "update pellucid."
-                    )
+                found = version(connection)
+            if found > SCHEMA:
+                raise FileError(
+                    f"The store {self.name!r} has the format {found}, and this version reads up to {SCHEMA}; "
+                    "update pellucid."
+                )
+            if found < SCHEMA:
+                with self._writer.begin() as connection:
+                    upgrade(connection)
+        self._identity = self._file.stat().st_ino if self._file else None
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    def _check_file(self) -> None:
+        """Refuse a SQLite file that is not there any more: its connections would write to where nobody reads."""
+        if self._file is None or self._identity is None:
+            return
+        try:
+            found = self._file.stat().st_ino
+        except OSError as error:
+            raise ResourceError(
+                f"The store {self.name!r} is away ({error.strerror}); bring it back and call again, nothing that was "
+                "saved in it is lost."
+            ) from error
+        if found != self._identity:  # taken away and put back, or restored from a copy
+            self._engine.dispose()
+            self._identity = found
 
     def _refuse_foreign(self, connection: Connection) -> None:
         tables = set(inspect(connection).get_table_names())
@@ -101,6 +125,11 @@ class Database:
                 f"The store {self.name!r} could not be {action} for {self.patience:g} s, because another process is "
                 "writing; wait for it and call again, nothing that was saved is lost."
             )
+        if _away(low) or error.connection_invalidated:
+            return ResourceError(
+                f"The store {self.name!r} could not be {action}, because its server cannot be reached ({reason}); "
+                "start it and call again, nothing that was saved is lost."
+            )
         if any(words in low for words in _FULL):
             return ResourceError(
                 f"The store {self.name!r} could not be {action}, because there is no space left ({reason}); "
@@ -113,6 +142,13 @@ class Database:
         return FileError(
             f"The store {self.name!r} could not be {action} ({reason}); check the path or URL and its permissions."
         )
+
+
+def _away(reason: str) -> bool:
+    """Return whether a server is out of reach for now, which a wrong password or name of a database is not."""
+    if "fatal:" in reason or "terminating connection" in reason:
+        return any(words in reason for words in _FATAL)
+    return any(words in reason for words in _AWAY)
 
 
 def _url(path_or_url: str) -> URL:
@@ -130,7 +166,9 @@ def _url(path_or_url: str) -> URL:
             ) from error
         return URL.create("sqlite", database=str(path.absolute()))
     try:
-        return make_url(path_or_url)
+        url = make_url(path_or_url)
+        plain = url.drivername in ("postgresql", "postgres")  # SQLAlchemy's default driver depends on its version
+        return url.set(drivername="postgresql+psycopg") if plain else url
     except ArgumentError as error:
         raise InputError(
             f"The store got {path_or_url!r}, which is no database URL ({error}); give a path or a URL."
@@ -139,8 +177,9 @@ def _url(path_or_url: str) -> URL:
 
 def _engine(url: URL, patience: float) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
+    waits = {"sqlite": {"timeout": patience}, "postgresql": {"connect_timeout": max(2, int(patience))}}
     try:
-        engine = create_engine(url, connect_args={"timeout": patience} if sqlite else {}, pool_pre_ping=not sqlite)
+        engine = create_engine(url, connect_args=waits.get(url.get_backend_name(), {}), pool_pre_ping=not sqlite)
     except NoSuchModuleError as error:
         raise InputError(
             f"The store got the URL {url.render_as_string()!r} of an unknown kind of database; see SQLAlchemy's list."
@@ -152,7 +191,19 @@ def _engine(url: URL, patience: float) -> Engine:
     if sqlite:
         event.listen(engine, "connect", _connected(patience))
         event.listen(engine, "begin", _begin)
+    if url.get_backend_name() == "postgresql":
+        event.listen(engine, "connect", _impatient(patience))
     return engine
+
+
+def _impatient(patience: float) -> Any:
+    """Return what makes a PostgreSQL connection wait for a lock as long as SQLite would."""
+
+    def prepare(connection: Any, _record: object) -> None:
+        connection.cursor().execute(f"SET lock_timeout = {max(1, int(patience * 1000))}")
+        connection.commit()
+
+    return prepare
 
 
 def _connected(patience: float) -> Any:
@@ -174,8 +225,17 @@ def _connected(patience: float) -> Any:
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
+        connection.create_function("lower", 1, _lower, deterministic=True)  # SQLite's own knows ASCII only
 
     return prepare
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and bool(url.database) and url.database != ":memory:"
 
 
 def _begin(connection: Connection) -> None:

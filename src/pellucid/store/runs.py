@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +10,13 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pellucid.core import encoding, saving
-from pellucid.core.errors import FileError, InputError
-from pellucid.core.results import Explanation, Result, Scores, Text
+from pellucid.core.errors import InputError
+from pellucid.core.results import Result
 from pellucid.store.database import Database
+from pellucid.store.records import UNSTORABLE, columns, opened
 from pellucid.store.schema import ChunkRow, ResultRow, RunRow, now
 
 _PAGE = 100
-# Databases keep neither half surrogate pairs nor, PostgreSQL, NUL; the document beside it keeps both.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -66,12 +62,12 @@ class Run:
         """
         rows: dict[str, list[dict[str, Any]]] = {}
         for key, given in results.items():
-            if not key or len(key) > 400 or _UNSTORABLE.search(key):
+            if not key or len(key) > 400 or UNSTORABLE.search(key):
                 raise InputError(
                     f"The key {key[:50]!r} cannot name a chunk; give 1 to 400 characters of ordinary text."
                 )
             several = [given] if isinstance(given, Result) else list(given)
-            rows[key] = [self._row(place, result) for place, result in enumerate(several)]
+            rows[key] = [columns(self.folder, place, result) for place, result in enumerate(several)]
         try:
             return self._commit(rows)
         except IntegrityError:  # another process saved one of them meanwhile (not in SQLite, which locks first)
@@ -99,25 +95,6 @@ class Run:
         with self.database.writing() as session:
             session.execute(update(RunRow).where(RunRow.id == self.number).values(finished=True, ended=now()))
 
-    def _row(self, place: int, result: Result) -> dict[str, Any]:
-        """Write the tensors of a result and return the columns of its row."""
-        document, tensors = saving.pack(result)
-        digest = document["tensors"]
-        path = tensors_path(self.folder, digest)
-        try:
-            os.utime(path)  # named by its content, an equal file is the same file; now `tidy` sees that it is wanted
-        except FileNotFoundError:
-            saving.write_bytes(path, tensors)
-        return {
-            "place": place,
-            "kind": type(result).__name__,
-            "methods": _methods(result),
-            "text": searchable(_text(result)),
-            "model": searchable(result.provenance.model),
-            "document": encoding.dump(document),
-            "tensors": digest,
-        }
-
     def _commit(self, rows: Mapping[str, list[dict[str, Any]]]) -> int:
         with self.database.writing() as session:
             done = set(
@@ -129,46 +106,5 @@ class Run:
                 chunk = ChunkRow(run_id=self.number, key=key)
                 session.add(chunk)
                 session.flush()
-                session.add_all(ResultRow(chunk_id=chunk.id, **columns) for columns in rows[key])
+                session.add_all(ResultRow(chunk_id=chunk.id, **row) for row in rows[key])
         return len(rows) - len(done)
-
-
-def tensors_path(folder: Path, digest: str) -> Path:
-    """Return where the tensors of a result lie: in 256 folders, so that none grows too large to list."""
-    return folder / digest[:2] / f"{digest}.safetensors"
-
-
-def opened(row: ResultRow, folder: Path, name: str) -> Result:
-    """Rebuild the result of a row; raise `FileError` when its document or its tensors are damaged or missing."""
-    path = tensors_path(folder, row.tensors)
-
-    def read() -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise FileError(
-                f"The tensors of {name} cannot be read at {str(path)!r} ({error.strerror}); restore the file."
-            ) from error
-
-    return saving.unpack(encoding.parse(row.document, f"The document of {name}"), read, f"The store: {name}")
-
-
-def searchable(text: str) -> str:
-    """Return text that every database can keep and compare."""
-    return _UNSTORABLE.sub("\ufffd", text)
-
-
-def _methods(result: Result) -> str:
-    inner = result.results if isinstance(result, Explanation) else ()
-    names = dict.fromkeys(searchable(r.provenance.method) for r in (result, *inner))
-    return "".join(f"|{name}" for name in names if name) + "|"
-
-
-def _text(result: Result) -> str:
-    tokens = result.tokens if isinstance(result, Scores | Explanation) else None
-    parts = [
-        result.title,
-        (tokens.text or "".join(tokens.pieces)) if tokens else "",
-        result.text if isinstance(result, Text) else "",
-    ]
-    return "\n".join(part for part in parts if part)
