@@ -26,10 +26,10 @@ LAYERS = (
     "explain",
     "store",
     "scale",
-    "cli",
     "web",
+    "cli",
 )
-# On top of everything: nothing else in the package imports them.
+# On top of everything: nothing else in the package imports them, except the command line, which starts the server.
 TOP = ("__main__", "cli", "web")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

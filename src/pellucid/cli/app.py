@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from pellucid.cli import bench, check, evaluate, explain, methods, models, run, study
+from pellucid.cli import bench, check, evaluate, explain, mcp, methods, models, run, runs, serve, study
 from pellucid.cli import open as open_
 from pellucid.core.errors import PellucidError
 
@@ -77,6 +77,9 @@ app.command("methods")(methods.methods)
 app.command("models")(models.models)
 app.command("check")(check.check)
 app.command("open")(open_.open_)
+app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.add_typer(run.app, name="run")
+app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")
 app.add_typer(study.app, name="study")
