@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM := false
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint format types docs show bench changelog clean
+.PHONY: help venv demo test test-all lint format types docs page show bench changelog clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ docs: $(VENV)/.dev ## build the manual into site/
 	@$(PY) scripts/make_method_pages.py docs/methods
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@$(PY) scripts/check_site.py site
+
+page: ## build the web page into src/pellucid/web/static/ (needs Node)
+	@npm --prefix frontend ci --no-audit --no-fund --silent
+	@npm --prefix frontend run build --silent
 
 show: $(VENV)/.dev ## run what an issue must show: make show ISSUE=house
 	@$(PY) -m scripts.show $(ISSUE)
