@@ -47,7 +47,8 @@ def check(name: str, folder: Path, **more: str) -> str:
     assert not lacking, f"{lacking} not in:\n{said}"
     for page in folder.glob("*.html"):
         text = page.read_text(encoding="utf-8")
-        assert "<script" not in text
+        assert text.count("<script") == 1, "the page's own script, and nothing that came with the data"
+        assert 'src="' not in text.split("<script", 1)[1].split(">", 1)[0]
         assert 'src="http' not in text
     return said
 

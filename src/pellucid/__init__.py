@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid import zoo as zoo
     from pellucid.core.errors import PellucidError as PellucidError
+    from pellucid.core.facts import Fact as Fact
     from pellucid.core.pairs import Pair as Pair
     from pellucid.core.presets import presets as presets
     from pellucid.core.saving import open_result as open
     from pellucid.core.targets import Target as Target
     from pellucid.core.tokens import Units as Units
+    from pellucid.engine.live_edits import live as live
+    from pellucid.engine.steering import Steering as Steering
     from pellucid.evaluate.over_data.run import evaluate_dataset as evaluate_dataset
     from pellucid.explain import explain as explain
     from pellucid.methods import methods as methods
@@ -35,13 +38,16 @@ __version__ = "0.1.0.dev0"
 # Public name -> module and attribute; a module alone is itself what the name means.
 _PUBLIC = {
     "Edit": ("pellucid.models.edits", "Edit"),
+    "Fact": ("pellucid.core.facts", "Fact"),
     "Pair": ("pellucid.core.pairs", "Pair"),
     "PellucidError": ("pellucid.core.errors", "PellucidError"),
+    "Steering": ("pellucid.engine.steering", "Steering"),
     "Subject": ("pellucid.models.subject", "Subject"),
     "Target": ("pellucid.core.targets", "Target"),
     "Units": ("pellucid.core.tokens", "Units"),
     "evaluate_dataset": ("pellucid.evaluate.over_data.run", "evaluate_dataset"),
     "explain": ("pellucid.explain", ""),
+    "live": ("pellucid.engine.live_edits", "live"),
     "load": ("pellucid.models.load", "load"),
     "methods": ("pellucid.methods", ""),
     "open": ("pellucid.core.saving", "open_result"),
@@ -52,14 +58,17 @@ _PUBLIC = {
 
 __all__ = [
     "Edit",
+    "Fact",
     "Pair",
     "PellucidError",
+    "Steering",
     "Subject",
     "Target",
     "Units",
     "__version__",
     "evaluate_dataset",
     "explain",
+    "live",
     "load",
     "methods",
     "open",

@@ -24,7 +24,7 @@ class Displayed:
         importlib.import_module("pellucid.render.terminal").show(self)
 
     def html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return one self-contained HTML page, without script or outside sources; write it to `path` if given."""
+        """Return one HTML page that loads nothing and is whole without script; write it to `path` if given."""
         page: str = importlib.import_module("pellucid.render.html").page(self)
         if path is not None:
             importlib.import_module("pellucid.core.saving").write_text(Path(path), page)
@@ -41,11 +41,15 @@ class Displayed:
         return saved
 
     def _repr_html_(self) -> str:
-        """Show the result in a notebook as a framed page, isolated from the notebook's styles."""
+        """Show the result in a notebook as a framed page, which reaches neither the notebook nor the network."""
         from html import escape
 
         page: Any = self.html()
-        return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:480px;border:0" sandbox=""></iframe>'
+        # Without `allow-same-origin` the frame is a stranger to the notebook, so that its script may run.
+        return (
+            f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" title="{escape(type(self).__name__)}" '
+            'style="width:100%;height:480px;border:0;resize:vertical"></iframe>'
+        )
 
 
 def as_pandas(result: Displayed, function: str) -> pd.DataFrame:

@@ -1,7 +1,9 @@
-"""A result as one self-contained page: no script, nothing loaded from elsewhere, light and dark, narrow and wide."""
+"""A result as one self-contained page: nothing loaded from elsewhere, whole without script, light and dark."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -28,8 +30,8 @@ VIEWS: dict[str, Callable[[Any], str]] = {
     "Learned": learned,
     "WeightEdit": weight_edit,
 }
-# A page may load nothing at all, even if some text in it should ever get past the escaping.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# A page may load nothing at all and runs only its own script, even if some text should ever get past the escaping.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def page(result: Result) -> str:
@@ -42,13 +44,27 @@ def page(result: Result) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy()}">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(name)}</title>\n<style>\n{style()}</style>\n</head>\n<body>\n<main>\n"
         f'<header>\n<p class="kicker">{type(result).__name__}</p>\n<h1>{escape(name)}</h1>\n'
         f"{quiet(cost_line(result.provenance))}</header>\n{body(result)}"
-        "<footer>Drawn by pellucid. This page runs no script and loads nothing.</footer>\n</main>\n</body>\n</html>\n"
+        "<footer>Drawn by pellucid. This page loads nothing from anywhere.</footer>\n</main>\n"
+        f"<script>{script()}</script>\n</body>\n</html>\n"
     )
+
+
+@cache
+def script() -> str:
+    """Return the script of every page, the text of `page.js`: sorting, and values by keyboard."""
+    return resources.files("pellucid.render").joinpath("page.js").read_text("utf-8")
+
+
+@cache
+def policy() -> str:
+    """Return the content security policy of a page, which names its script by its hash."""
+    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
+    return f"{_POLICY}; script-src 'sha256-{digest}'"
 
 
 def body(result: Result) -> str:

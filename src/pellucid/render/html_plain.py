@@ -72,7 +72,7 @@ def learned(result: Learned) -> str:
 def weight_edit(result: WeightEdit) -> str:
     """Return which parameters change and by how much."""
     about = quiet(f"For the model with the weights {result.weights_hash}") if result.weights_hash else ""
-    return about + _tensors(result.deltas)
+    return about + _tensors({name: result.delta(name) for name in result.names})
 
 
 def _tensors(tensors: Mapping[str, np.ndarray]) -> str:

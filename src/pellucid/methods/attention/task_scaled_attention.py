@@ -64,23 +64,19 @@ def task_scaled_attention(
     each = (attention * scale * said[:, wanted]).double().numpy()
     values = per_unit(each[:, None], units)[:, 0]
     rest = float(each.sum() - values.sum())
-    gap = float(logits[wanted]) - float(bias[wanted]) - float(np.sum(values)) - rest
     return Scores(
-        title="Attention scaled for a task",
-        values=values,
-        axes=("unit",),
-        unit="logit",
-        tokens=tokens,
-        units=units,
-        target=f"class {wanted}",
-        sign="positive speaks for the class",
-        evidence=(
-            Evidence(
-                "completeness",
-                f"Scores, the bias {float(bias[wanted]):.3g} and tokens of no unit {rest:.3g} add up to the logit "
-                f"{float(logits[wanted]):.3g} within {abs(gap):.1g}.",
-                {"gap": gap, "bias": float(bias[wanted]), "outside": rest, "logit": float(logits[wanted])},
-                ok=abs(gap) < 1e-4 * max(1.0, abs(float(logits[wanted]))),
-            ),
-        ),
+        title="Attention scaled for a task", values=values, axes=("unit",), unit="logit", tokens=tokens, units=units,
+        target=f"class {wanted}", sign="positive speaks for the class",
+        evidence=(_sum(float(logits[wanted]), float(bias[wanted]), rest, float(np.sum(values))),),
+    )  # fmt: skip
+
+
+def _sum(logit: float, bias: float, rest: float, scores: float) -> Evidence:
+    gap = abs(logit - bias - rest - scores)
+    return Evidence(
+        "completeness",
+        f"Scores, the bias {bias:.3g} and tokens of no unit {rest:.3g} add up to the logit {logit:.3g} within "
+        f"{gap:.1g}.",
+        {"gap": gap, "bias": bias, "outside": rest, "logit": logit},
+        ok=gap < 1e-4 * max(1.0, abs(logit)),
     )

@@ -11,8 +11,10 @@ from pellucid.core.errors import InputError
 from pellucid.core.metadata import method
 from pellucid.core.params import Count, NonNegativeFloat, Positive
 from pellucid.core.results import Evidence, Learned
-from pellucid.engine.task_scaling import accuracy, fit_head, states_of
+from pellucid.engine.task_scaling import States, accuracy, fit_head, states_of
 from pellucid.models.subject import Subject
+
+Head = dict[str, np.ndarray]
 
 
 @method(
@@ -77,14 +79,16 @@ def task_scaled_head(
     if not outside:
         return found
     plain = fit_head(given, right, "none", steps, decay, seed)
-    own, other = (accuracy([data[i] for i in outside], [int(labels[i]) for i in outside], h) for h in (head, plain))
-    most = float(np.bincount([int(labels[i]) for i in outside]).max() / len(outside))
-    return found.with_evidence(
-        Evidence(
-            "held-out accuracy",
-            f"Of {len(outside)} prompts that it was not trained on it gets {100 * own:.0f} % right, plain attention "
-            f"{100 * other:.0f} %, the most frequent class {100 * most:.0f} %.",
-            {"accuracy": own, "plain_attention": other, "most_frequent": most, "prompts": float(len(outside))},
-            ok=bool(own > most),
-        )
+    return found.with_evidence(_held_out([data[i] for i in outside], [int(labels[i]) for i in outside], head, plain))
+
+
+def _held_out(data: list[States], labels: list[int], head: Head, plain: Head) -> Evidence:
+    own, other = accuracy(data, labels, head), accuracy(data, labels, plain)
+    most = float(np.bincount(labels).max() / len(labels))
+    return Evidence(
+        "held-out accuracy",
+        f"Of {len(labels)} prompts that it was not trained on it gets {100 * own:.0f} % right, plain attention "
+        f"{100 * other:.0f} %, the most frequent class {100 * most:.0f} %.",
+        {"accuracy": own, "plain_attention": other, "most_frequent": most, "prompts": float(len(labels))},
+        ok=bool(own > most),
     )
