@@ -47,6 +47,7 @@ def evaluate(
     language_model: str | None = typer.Option(
         None, "--language-model", metavar="MODEL", help="For removal_perplexity, where MODEL is none."
     ),
+    workers: int = typer.Option(1, "--workers", min=1, help="Processes that share out the examples (Linux, CPU)."),
     tests: bool = typer.Option(False, "--tests", help="Print the tests between all pairs of methods, too."),
     json: bool = Json,
     html: Path | None = Html,
@@ -65,7 +66,7 @@ def evaluate(
             subject, data, methods=methods.split(","), metrics=metrics.split(","), record=kept, columns=named,
             limit=limit, explain=explain, generate=generate, measure=measure, unit=parse_text(unit, Unit),
             replacement=None if replacement is None else parse_text(replacement, Replacement), orders=orders,
-            seed=seed, settings=given, language_model=other, progress=watch,
+            seed=seed, settings=given, language_model=other, workers=workers, progress=watch,
         )  # fmt: skip
     table = found.table() if json else found.brief()
     if html is not None:

@@ -24,6 +24,7 @@ from pellucid.evaluate.over_data.evaluation import Evaluation
 from pellucid.evaluate.over_data.examples import Example, as_plain, read_examples
 from pellucid.evaluate.over_data.questions import Wanted, check_wanted, settled, target_of
 from pellucid.evaluate.over_data.record import Record
+from pellucid.evaluate.over_data.workers import Piece, check_workers, shared_out
 from pellucid.methods import function
 from pellucid.models.subject import Subject
 
@@ -37,7 +38,7 @@ def evaluate_dataset(
     explain: str = "predicted", generate: int = 0, measure: Measure = "auto", unit: Unit = "token",
     replacement: Replacement | None = None, orders: int = 5, seed: int = 0,
     settings: Mapping[str, Mapping[str, Any]] | None = None, language_model: Subject | None = None,
-    progress: Watch | None = None,
+    workers: Positive = 1, progress: Watch | None = None,
 ) -> Evaluation:  # fmt: skip
     """Judge several methods by several metrics on every example of a data set.
 
@@ -65,6 +66,8 @@ def evaluate_dataset(
         seed: of everything random.
         settings: further parameters by the name of a method or metric.
         language_model: for `removal_perplexity`.
+        workers: processes that share out the examples and the threads; small models gain by as many as there are
+            cores. Linux, and models on the CPU.
         progress: called with pieces done, all pieces, and the seconds left (an estimate, NaN at first).
 
     Returns:
@@ -73,10 +76,12 @@ def evaluate_dataset(
     Raises:
         InputError: an unknown name or parameter, or data that do not fit.
         FileError: a data file that cannot be read, or a record of another run that is still going on.
+        CapabilityError: workers for a model that processes cannot share.
     """
     _check(locals())
     examples, wanted = read_examples(data, columns=columns, limit=limit), Wanted(explain, generate, measure)
     check_wanted(wanted, subject, examples)
+    check_workers(subject, workers)
     shared = {"unit": unit, "seed": seed, "replacement": replacement, "orders": orders}
     given = dict(settings or {})
     asked = chosen_methods(subject, methods, shared, given)
@@ -86,7 +91,7 @@ def evaluate_dataset(
         raise InputError("A metric of rationales was asked for, but no example has one; name the column that holds it.")
     with Record(None if record is None else Path(record)) as kept, steady():
         run = _Run(subject, examples, asked, judged, wanted, kept)
-        run.all(progress)
+        run.all(progress, workers)
     if kept.damaged:
         notes = [*notes, f"{kept.damaged} damaged lines of the record were left out and their work was done again."]
     where = Path(data).name if isinstance(data, str | Path) else "rows at hand"
@@ -96,7 +101,8 @@ def evaluate_dataset(
 def _check(arguments: dict[str, Any]) -> None:
     types: dict[str, Any] = {
         "methods": Sequence[str], "metrics": Sequence[str], "limit": Positive | None, "generate": Count,
-        "unit": Unit, "orders": Count, "seed": int, "measure": Measure, "replacement": Replacement | None,
+        "unit": Unit, "orders": Count, "workers": Positive, "seed": int, "measure": Measure,
+        "replacement": Replacement | None,
     }  # fmt: skip
     check("evaluate_dataset", types, {name: arguments[name] for name in types})
 
@@ -122,6 +128,7 @@ class _Left:
     """How much work is left and how long each kind of it has taken, for the estimate."""
 
     total: int
+    at_once: int = 1
     waiting: Counter[str] = field(default_factory=Counter[str])
     seconds: dict[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
 
@@ -136,7 +143,7 @@ class _Left:
             return float("nan") if self.waiting.total() else 0.0
         spent, count = np.array(list(self.seconds.values())).sum(0)
         each = {name: total / times for name, (total, times) in self.seconds.items()}
-        return float(sum(left * each.get(name, spent / count) for name, left in self.waiting.items()))
+        return float(sum(left * each.get(name, spent / count) for name, left in self.waiting.items())) / self.at_once
 
 
 class _Run:
@@ -150,7 +157,7 @@ class _Run:
         self.methods, self.metrics, self.wanted = methods, metrics, wanted
         self.called = {one.name: function(one.name) for one in (*methods, *metrics)}
         self.computed, self.start = 0, time.perf_counter()
-        self.left = _Left(0)
+        self.left, self.book = _Left(0), self._booked
         self._keys(_model_key(subject))
 
     def _keys(self, model: str) -> None:
@@ -174,20 +181,55 @@ class _Run:
                 for method, key in own.items() for metric in self.metrics
             })  # fmt: skip
 
-    def all(self, progress: Watch | None) -> None:
+    def all(self, progress: Watch | None, workers: int) -> None:
         """Do what the record lacks, example by example."""
         work: dict[str, str] = {}
         for own, values in zip(self.explained, self.valued, strict=True):
             work |= {key: name for name, key in own.items()}
             work |= {key: metric for (_, metric), key in values.items()}
-        self.left = _Left(len(work), Counter(name for key, name in work.items() if key not in self.record.known))
+        self.left = _Left(
+            len(work), workers, Counter(name for key, name in work.items() if key not in self.record.known)
+        )
         self.progress = progress
         self._tell()
+        if workers > 1:
+            self._shared_out(workers)
+            return
         for index in range(len(self.examples)):
             before = self.computed
             self._example(index)
             if self.computed > before:
                 self.record.settle()
+
+    def _shared_out(self, workers: int) -> None:
+        """Let workers do the examples that lack something, and write what they find."""
+        lacking = [i for i in range(len(self.examples)) if any(k not in self.record.known for k in self._keys_of(i))]
+
+        def compute(index: int, hand: Callable[[Piece], None]) -> None:
+            def book(piece: Piece) -> None:
+                self.record.known[piece.key] = piece.entry
+                hand(piece)
+
+            self.record.__exit__()  # the file and its lock are the parent's alone
+            self.book = book
+            self._example(index)
+
+        for piece in shared_out(lacking, workers, compute):
+            if piece is None:
+                self.record.settle()
+            else:
+                self._booked(piece)
+
+    def _keys_of(self, index: int) -> list[str]:
+        return [self.asked[index], *self.explained[index].values(), *self.valued[index].values()]
+
+    def _booked(self, piece: Piece) -> None:
+        """Write a finished piece of work."""
+        self.record.write(piece.key, piece.entry)
+        self.computed += 1
+        if piece.name:
+            self.left.done(piece.name, piece.seconds)
+            self._tell()
 
     def _tell(self) -> None:
         if self.progress is not None:
@@ -205,11 +247,7 @@ class _Run:
             raise
         except PellucidError as error:
             entry = {"failed": str(error)[:LONGEST_SENTENCE]}
-        self.record.write(key, {**labels, **entry})
-        self.computed += 1
-        if name:
-            self.left.done(name, time.perf_counter() - start)
-            self._tell()
+        self.book(Piece(key, name, {**labels, **entry}, time.perf_counter() - start))
         return self.record.known[key]
 
     def _example(self, index: int) -> None:
