@@ -249,6 +249,7 @@ def test_mixed_up_arguments(name: str) -> None:
     refused(call, InputError, *words, subject=language_model())
 
 
+@pytest.mark.slow
 def test_arguments_of_a_wrong_type() -> None:
     """In a process of its own, because the type checks of these tests would come before what users see."""
     command = [sys.executable, "-m", "tests.bad_input.wrong_types"]

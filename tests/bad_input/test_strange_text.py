@@ -26,23 +26,31 @@ class Text(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.said, self.tags, self.attributes = "", set[str](), set[str]()
-        self.skipped = 0
+        self.skipped, self.scripts = 0, list[str]()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
-        self.skipped += tag == "style"
+        self.skipped += tag in ("style", "script")
+        if tag == "script":
+            self.scripts.append("")
 
     def handle_endtag(self, tag: str) -> None:
-        self.skipped -= tag == "style"
+        self.skipped -= tag in ("style", "script")
 
     def handle_data(self, data: str) -> None:
         self.said += "" if self.skipped else data
+        if self.skipped and self.lasttag == "script":
+            self.scripts[-1] += data
 
 
 def page(result: Scores) -> Text:
+    """Read a page, whose one script must be the page's own; it is not among the tags."""
     parsed = Text()
     parsed.feed(str(result.html()))
+    own = (Path(pellucid.__file__).parent / "render" / "page.js").read_text(encoding="utf-8")
+    assert [text.strip() for text in parsed.scripts] == [own.strip()]
+    parsed.tags.discard("script")
     return parsed
 
 

@@ -30,6 +30,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.floor.SECONDS", 0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("job", "peer"), [("capture", "own"), ("tracing-1", "published"), ("tracing-10", "published")])
 def test_a_pair_is_measured_and_agrees(job: str, peer: str, tmp_path: Path) -> None:
     record = measure(JOBS[job], peer, TINY, OPTIONS)
@@ -49,6 +50,7 @@ def test_a_pair_is_measured_and_agrees(job: str, peer: str, tmp_path: Path) -> N
     assert "ig / captum / gpt2: absent" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alti", "globenc", "decompx"])
 def test_vectors_in_an_encoder_equal_the_published_loops(name: str) -> None:
     job, bert = JOBS[name], replace(TINY, kind="bert")
@@ -60,6 +62,7 @@ def test_vectors_in_an_encoder_equal_the_published_loops(name: str) -> None:
     assert way["bar"] is None
 
 
+@pytest.mark.slow
 def test_each_timed_run_has_a_new_prompt_and_an_empty_store(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, Any, tuple[int, ...]]] = []
     job = JOBS["occlusion"]

@@ -98,6 +98,7 @@ def test_the_fewest_rows_of_a_patching_grid_are_those_that_can_change() -> None:
     assert rows.forward["mlp"] == rows.forward["out"] == finished
 
 
+@pytest.mark.slow
 def test_no_job_can_be_done_with_less_than_the_fewest() -> None:
     import pellucid
 

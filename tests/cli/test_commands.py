@@ -34,6 +34,7 @@ def test_every_command_has_help(cli: Cli, command: list[str]) -> None:
     assert cli.err == ""
 
 
+@pytest.mark.slow
 def test_every_method_has_help_without_torch() -> None:
     """One process for all of them, because starting one takes longer than the help."""
     code = "import sys; from pellucid.cli import main\n"

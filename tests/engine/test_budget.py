@@ -233,6 +233,7 @@ def test_what_shares_nothing_is_not_walked() -> None:
     assert sharing.grid_share(find("activation_patching"), question) < 0.6  # a quarter, on a grid of 2 x 6 more
 
 
+@pytest.mark.slow
 def test_the_command_line_estimates_and_keeps_to_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
     from pellucid.cli import main
 

@@ -73,6 +73,7 @@ def limited(megabytes: int, method: str, tokens: int = 64) -> tuple[list[int], o
     return tuple(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("method", ["occlusion", "integrated_gradients"])
 def test_a_batch_that_cannot_be_allocated_is_halved_and_the_answer_is_right(method: str) -> None:
@@ -83,6 +84,7 @@ def test_a_batch_that_cannot_be_allocated_is_halved_and_the_answer_is_right(meth
     assert different == []
 
 
+@pytest.mark.slow
 @linux
 def test_a_single_row_that_cannot_be_allocated_is_one_sentence() -> None:
     batches, found, _, different = limited(60, "gradient_x_input", 1500)

@@ -30,6 +30,7 @@ METHODS: list[tuple[Any, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "given"), METHODS)
 def test_the_mean_of_single_pairs_with_its_paired_error(method: Any, given: dict[str, Any]) -> None:
     subject = pellucid.load(plain.tiny("llama"))

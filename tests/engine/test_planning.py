@@ -51,6 +51,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "trusted", lambda subject: False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*METHODS, "activation_patching"])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_halved_batches_give_equal_results(
@@ -223,6 +224,7 @@ def midsize(kind: str) -> pellucid.Subject:
     return pellucid.load(transformers.LlamaForCausalLM(config).eval())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sdpa", "eager", "gpt2"])
 def test_batches_take_the_memory_that_was_learned_from_smaller_ones(kind: str) -> None:
     """Counted on the engine's own calls at shapes that were not probed: longer, wider, with more targets."""
@@ -305,6 +307,7 @@ def test_measuring_leaves_the_model_and_the_counts_alone(monkeypatch: pytest.Mon
     fit(subject, True, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["bert-classifier", "bert-masked-lm", "t5", "bart", "mixtral", "gemma2", "albert", "deberta-v2"]
 )

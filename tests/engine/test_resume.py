@@ -60,6 +60,7 @@ def lines(log: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_resumes_with_nothing_lost_or_run_again(tmp_path: Path) -> None:
     draw = random.Random(0)
     path, log, scores = tmp_path / "scores", tmp_path / "run", tmp_path / "scores.npy"

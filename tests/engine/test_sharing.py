@@ -89,6 +89,7 @@ def test_a_trie_computes_each_shared_token_once() -> None:
     assert reads == list(range(101)), "every sequence is read exactly once"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECODERS)
 def test_the_cone_equals_full_forwards_at_every_site(name: str) -> None:
     subject = trusted(name)

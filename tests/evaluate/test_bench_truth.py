@@ -27,6 +27,7 @@ def entry(name: str) -> Entry:
     return next(e for e in entries() if e.name == name)
 
 
+@pytest.mark.slow
 def test_exact_methods_reach_one_and_others_print_as_they_are() -> None:
     table = bench_truth(["shapley_values", "activation_patching", "attention_rollout"], prompts=2)
     found = {(r["question"], r["model"], r["method"]): r for r in rows(table)}

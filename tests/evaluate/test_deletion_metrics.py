@@ -67,6 +67,7 @@ def test_the_true_order_is_better_than_chance_and_its_opposite_is_not(name: str)
     assert "beaten" not in pellucid.run(name, subject, prompt, scores=true, orders=0).values
 
 
+@pytest.mark.slow
 def test_random_scores_are_at_chance() -> None:
     rng, found = np.random.default_rng(1), dict[str, list[float]]()
     for seed in range(100):

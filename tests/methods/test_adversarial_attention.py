@@ -51,6 +51,7 @@ def test_the_weights_found_keep_the_native_output() -> None:
     assert check.values["uniform_moved"] > 0.0005  # so that the constraint binds
 
 
+@pytest.mark.slow
 def test_comes_near_the_best_of_a_grid() -> None:
     """Two keys and one head that matters: the other heads' values are switched off, so that a grid is the truth."""
     model = plain.tiny()

@@ -27,6 +27,7 @@ def recovered(found: Any) -> float:
     return float(found.evidence[0].values["recovered"])
 
 
+@pytest.mark.slow
 def test_the_planted_circuit_is_recovered_and_a_wrong_one_is_not() -> None:
     known, subject = truth.answer("two-step")["prompts"][::7], pellucid.load("zoo:truth/two-step")
     prompts, targets = [p["ids"] for p in known], [p["target"] for p in known]

@@ -27,6 +27,7 @@ def multipliers(module: torch.nn.Module, x: torch.Tensor, start: torch.Tensor, t
     return torch.autograd.grad(value, leaf)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["logit", "log_prob", "prob"])
 @pytest.mark.parametrize("name", ["gpt2", "bloom", "bert-classifier", "t5-gated", "gemma2"])
 def test_adds_up_to_the_change_of_every_measure(name: str, measure: str) -> None:

@@ -14,6 +14,7 @@ from tests import plain
 CONSTANT = 0.5 * math.log(2 * math.pi * math.e)
 
 
+@pytest.mark.slow
 def test_the_identity_has_its_closed_form() -> None:
     """Where Phi = x + positions, sigma^2 = trade * var(Phi) / 2 for every token."""
     model = plain.tiny("gpt2")
@@ -28,6 +29,7 @@ def test_the_identity_has_its_closed_form() -> None:
     assert found.evidence[0].ok
 
 
+@pytest.mark.slow
 def test_a_word_three_times_as_large_bears_a_third_of_the_noise() -> None:
     subject = pellucid.load(plain.tiny("gpt2")).with_(
         pellucid.Edit("blocks.0.resid_pre", "scale", 3.0, {"position": 2})

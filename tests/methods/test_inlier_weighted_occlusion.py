@@ -81,6 +81,7 @@ def test_a_linear_model_gets_its_weights() -> None:
     assert found.std_error.max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_reported_error_covers_the_truth() -> None:
     """Constant weights: 200 runs against the value over all contexts; nominal 95 % by Student's t."""
     from scipy import stats

@@ -9,6 +9,7 @@ from pellucid.methods.attribution.noiser import noiser
 from tests import plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "bert-classifier"])
 def test_small_noise_measures_the_gradient(name: str) -> None:
     model = plain.tiny(name)

@@ -183,6 +183,7 @@ def multiplied(subject: pellucid.Subject) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("receiver", ["logits", "blocks.1.mlp", "blocks.5.mlp", "blocks.3.attn.1", "blocks.5.attn.0"])
 def test_all_sources_into_one_receiver_cost_little_more_than_its_cone(receiver: str) -> None:
     """As many edits of the stream that the receiver reads are the cone; two captures of the runs come on top."""

@@ -18,6 +18,7 @@ def test_without_text_it_is_the_shapley_value_of_tokens() -> None:
     np.testing.assert_allclose(found.scores, truth, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [4096, 60])
 def test_words_are_sums_of_their_tokens(samples: int) -> None:
     """By hand: every coalition of tokens in one plain batch, its Shapley values, added up word by word."""

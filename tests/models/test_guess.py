@@ -70,6 +70,7 @@ def test_a_guessed_model_can_be_edited() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "neox-sequential", "falcon-new", "opt-post-norm", "bert"])
 def test_known_families_are_guessed_without_their_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = factory(lambda: BertForMaskedLM(BERT))() if name == "bert" else TINY_DECODERS[name]()

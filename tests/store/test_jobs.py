@@ -196,6 +196,7 @@ WORKER = """
 """
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_of_a_save_leaves_nothing_half_done(place: Place, store: Store) -> None:
     ids = {store.jobs.enqueue("t", "m", {"i": i}).id: float(i) for i in range(60)}
     environment = os.environ | {"PYTHONPATH": str(Path(saving.__file__).parents[2])}

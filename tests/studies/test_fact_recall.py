@@ -23,6 +23,7 @@ def grid(found: Explanation, start: str) -> Scores:
     return next(one for one in found.results if isinstance(one, Scores) and one.title.startswith(start))
 
 
+@pytest.mark.slow
 def test_the_fact_is_stored_in_the_planted_layer_and_read_in_the_planted_layer(found: Explanation) -> None:
     stored, read = grid(found, "Feed-forward layers: "), grid(found, "Attention layers: ")
     places = stored.labels["part"]

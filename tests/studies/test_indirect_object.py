@@ -61,6 +61,7 @@ def test_tiny_lm_moves_the_name_by_head_5_3_from_head_0_0(found: Explanation) ->
     assert total.ok and "ablation" in total.name  # noqa: PT018
 
 
+@pytest.mark.slow
 def test_head_5_3_writes_most_and_path_patching_agrees(subject: pellucid.Subject) -> None:
     ids = {name: subject.encode(f"to {name}").ids[-1] for name in lexicon.FIRST_NAMES}
     trials = _trials(subject, ids, STORIES, lexicon.PLACES, lexicon.OBJECTS, 16, 0)

@@ -22,6 +22,7 @@ def table_of(found: Explanation) -> Table:
     return next(one for one in found.results if isinstance(one, Table))
 
 
+@pytest.mark.slow
 def test_the_planted_heads_are_named_and_no_others(planted: tuple[str, Explanation]) -> None:
     name, found = planted
     heads = [(layer, head, one.role) for layer, block in enumerate(truth.program(name).blocks)

@@ -61,8 +61,10 @@ def test_assets_are_served_where_they_are_built_and_nothing_beside_them(tmp_path
             if message["type"] == "http.response.start":
                 found[path] = message["status"]
 
+        sent = [{"type": "http.request", "body": b"", "more_body": False}]
+
         async def receive() -> Any:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return sent.pop() if sent else {"type": "http.disconnect"}
 
         scope = {
             "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",

@@ -97,6 +97,7 @@ def test_no_space_left_is_said_and_loses_nothing(server: Server, client: Client)
     assert client.answer("gradient_norm")["values"] == found["values"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_during_a_job_leaves_a_whole_result_or_a_sentence(server: Server, client: Client) -> None:
     job = client.post("/jobs", seconds(2))
     begun(client, job["id"])
@@ -110,6 +111,7 @@ def test_a_disk_that_fills_during_a_job_leaves_a_whole_result_or_a_sentence(serv
     assert ended["state"] == "done" or "space" in ended["message"]
 
 
+@pytest.mark.slow
 def test_a_result_waits_for_the_database(server: Server, client: Client) -> None:
     """The database goes away while a job runs and comes back after its end: the job is done, and done once."""
     job = client.post("/jobs", seconds(3))

@@ -71,6 +71,7 @@ def test_other_models_are_refused() -> None:
         capability_table(pellucid.load("zoo:truth/fact"))
 
 
+@pytest.mark.slow
 def test_the_command_prints_only_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "zoo:tiny-classifier", "--capabilities", "--prompts", "20", "--seed", "8", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

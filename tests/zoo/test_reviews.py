@@ -106,6 +106,7 @@ def test_the_text_reads_like_a_text() -> None:
     assert all(word in reviews.vocabulary() for one in some(200) for word in one.words)
 
 
+@pytest.mark.slow
 def test_no_sentence_with_an_opinion_of_the_test_is_in_the_training_text() -> None:
     def sentences(made: Review) -> set[str]:
         ends = [i for i, word in enumerate(made.words) if word in (".", "!", ",")]

@@ -56,6 +56,7 @@ def test_every_word_of_a_review_is_one_token_and_other_text_survives() -> None:
     assert train_tiny_classifier.tokenizer().get_vocab() == words.get_vocab()
 
 
+@pytest.mark.slow
 def test_held_out_reviews_are_judged_rightly_and_the_shortcut_decides_only_where_it_was_planted() -> None:
     for task in ("reviews", "negated", "mixed", "distracted"):
         for name in NAMES:

@@ -142,6 +142,7 @@ def test_world_is_the_same_every_time() -> None:
     assert world.facts() == world.facts()
 
 
+@pytest.mark.slow
 def test_world_is_the_one_the_model_learned() -> None:
     """Changing facts or splits without training again would make every measurement a lie."""
     _, tokenizer = bundled()
@@ -149,6 +150,7 @@ def test_world_is_the_one_the_model_learned() -> None:
     assert world.fingerprint() == zoo.card("tiny-lm")["training"]["world"]
 
 
+@pytest.mark.slow
 def test_held_out_prompts_are_not_in_the_training_text() -> None:
     prompts = [item.prompt for item in tasks.evaluation_items(20_001, 120)]
     documents = [document for chunk in range(2) for document in tasks.training_documents(f"0 {chunk}", 8000)]

@@ -50,6 +50,7 @@ def test_the_roles_are_the_parts_with_an_effect_in_some_pair(name: str) -> None:
     assert len(named - moved) <= (1 if known["redundant"] else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_patching_the_weights_gives_the_same_effects(name: str) -> None:
     """What the program says of every place, head and neuron, the real model says, too."""

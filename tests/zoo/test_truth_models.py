@@ -60,6 +60,7 @@ def test_there_are_enough_and_they_are_small() -> None:
         assert (truth.FOLDER / name / "card.md").is_file()
 
 
+@pytest.mark.slow
 def test_building_again_gives_the_committed_files(tmp_path: Path) -> None:
     build(tmp_path)
     for name in NAMES:

@@ -93,13 +93,18 @@ def test_nothing_is_explained_or_run_twice(
     plain = module.function
 
     def counted(name: str) -> Any:
-        called[name] += 1
-        return plain(name)
+        def run(*given: Any, **named: Any) -> Any:
+            called[name] += 1
+            return plain(name)(*given, **named)
+
+        return run
 
     monkeypatch.setattr(module, "function", counted)
     asked: dict[str, Any] = {"methods": METHODS, "metrics": METRICS, "record": tmp_path / "record", **ASKED}
     first = evaluate_dataset(subject, rows[:3], **asked)
-    assert called == {**dict.fromkeys(METHODS, 3), **dict.fromkeys(METRICS, 3 * len(METHODS))}
+    expected = {**dict.fromkeys(METHODS, 3), **dict.fromkeys(METRICS, 3 * len(METHODS))}
+    expected["feature_agreement"] *= len(METHODS) - 1  # with each of the others
+    assert called == expected
     called.clear()
     with subject.recorded() as record:
         again = evaluate_dataset(subject, rows[:3], **asked)

@@ -42,32 +42,30 @@ def evaluate_dataset(
 ) -> Evaluation:  # fmt: skip
     """Judge several methods by several metrics on every example of a data set.
 
-    Each explanation is computed once and given to all metrics, and scores of changed inputs that several of them ask
-    for are run once. Every finished explanation and value is appended to `record` at once: a run that is killed at any
-    moment goes on where it stopped when it is called again, and other methods, metrics or examples can join the same
-    file later. A method or metric that refuses an example leaves its value out, with the reason.
+    Each explanation is computed once and given to all metrics, and scores of changed inputs that several ask for are
+    run once. All that is finished is appended to `record` at once: a run that is killed goes on where it stopped when
+    it is called again, and other methods, metrics or examples can join later. What a method or metric refuses is left
+    out, with the reason.
 
     Args:
         subject: the model, or a black box.
         data: a .csv, .tsv, .jsonl, .json or .parquet file, a folder of the `datasets` library, or texts or mappings.
         methods: names of methods that give one score per unit.
-        metrics: names of metrics that judge one prompt; those of rationales need that column, and those of agreement
-            take the mean over the other methods. `removal_perplexity` joins metrics that remove units where the model,
-            or `language_model`, is a causal one.
+        metrics: names of metrics that judge one prompt; those of agreement take the mean over the other methods.
+            `removal_perplexity` joins metrics that remove units where the model, or `language_model`, is a causal one.
         record: file of the run; None keeps nothing.
         columns: the name of the column per field (text, pair, label, rationale, target) where it is no usual one.
         limit: take the first so many examples.
         explain: "predicted" or "label", where an example has no target of its own.
         generate: explain the model's own continuation of this many tokens.
-        measure: what is explained and judged: "logit", "log_prob", "prob"; "auto" as `Target` says.
+        measure: what is explained and judged: "logit", "log_prob", "prob"; "auto" as in `Target`.
         unit: what gets a score.
-        replacement: how units are removed; None takes "mask" where there is a mask token, else "delete".
+        replacement: how units are removed; None takes "mask" where there is such a token, else "delete".
         orders: random orders that metrics compare with, the same for all methods.
         seed: of everything random.
         settings: further parameters by the name of a method or metric.
         language_model: for `removal_perplexity`.
-        workers: processes that share out the examples and the threads; small models gain by as many as there are
-            cores. Linux, and models on the CPU.
+        workers: processes that share out examples and threads (Linux, CPU).
         progress: called with pieces done, all pieces, and the seconds left (an estimate, NaN at first).
 
     Returns:
@@ -87,11 +85,9 @@ def evaluate_dataset(
     asked = chosen_methods(subject, methods, shared, given)
     judged, notes = chosen_metrics(subject, metrics, shared, given, language_model)
     check_settings(given, [*asked, *judged])
-    if any(one.role == "rationale" for one in judged) and all(one.rationale is None for one in examples):
-        raise InputError("A metric of rationales was asked for, but no example has one; name the column that holds it.")
+    _check_rationales(judged, examples)
     with Record(None if record is None else Path(record)) as kept, steady():
-        run = _Run(subject, examples, asked, judged, wanted, kept)
-        run.all(progress, workers)
+        (run := _Run(subject, examples, asked, judged, wanted, kept)).all(progress, workers)
     if kept.damaged:
         notes = [*notes, f"{kept.damaged} damaged lines of the record were left out and their work was done again."]
     where = Path(data).name if isinstance(data, str | Path) else "rows at hand"
@@ -105,6 +101,11 @@ def _check(arguments: dict[str, Any]) -> None:
         "replacement": Replacement | None,
     }  # fmt: skip
     check("evaluate_dataset", types, {name: arguments[name] for name in types})
+
+
+def _check_rationales(metrics: Sequence[Asked], examples: Sequence[Example]) -> None:
+    if any(one.role == "rationale" for one in metrics) and all(one.rationale is None for one in examples):
+        raise InputError("A metric of rationales was asked for, but no example has one; name the column that holds it.")
 
 
 def _digest(*parts: Any) -> str:
