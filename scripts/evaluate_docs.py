@@ -50,7 +50,7 @@ def block(name: str, folder: Path) -> str | None:
     shutil.copyfile(folder / f"{name}.svg", IMAGES / f"evaluation-{name}.svg")
     said = (
         f"{last['methods']} methods, {last['metrics']} metrics, {last['examples']} examples: {pieces:,} explanations "
-        f"and values in {processor:.0f} s of processor time ({seconds:.0f} s on a machine shared with other work)."
+        f"and values in {processor:.0f} s of processor time ({seconds:.0f} s on two cores)."
     )
     picture = f"![Means with 95 % intervals per method and metric; dashed: chance](images/evaluation-{name}.svg)"
     heading, about = ABOUT[name]
