@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -139,6 +140,16 @@ def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
         pass
     with store.resumable(tmp_path / "scores"):
         pass
+
+
+def test_a_disk_that_fails_at_the_last_step_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(number: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with Journal(tmp_path / "scores") as journal:
+        monkeypatch.setattr(os, "fsync", fails)
+        with pytest.raises(FileError, match="Input/output error"):
+            journal.write([(b"a" * 16, np.array([1.0]))])
 
 
 def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

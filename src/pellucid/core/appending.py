@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,15 +55,19 @@ class AppendedFile:
             while done < len(content):  # a full disk takes a part
                 done += self.file.write(content[done:])
         except OSError as error:
-            raise FileError(
-                f"The file {str(self.path)!r} cannot be written ({error.strerror or error}); free space and run again, "
-                "what it holds is kept."
-            ) from None
+            raise self._full(error) from None
 
     def settle(self) -> None:
-        """Wait until the disk has everything, so that a power cut loses nothing either."""
-        with contextlib.suppress(OSError):  # some file systems have no such step
+        """Wait until the disk has everything, so that a power cut loses nothing either.
+
+        Raises:
+            FileError: the disk could not take it.
+        """
+        try:
             os.fsync(self.file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such step
+                raise self._full(error) from None
 
     def keep(self, length: int) -> None:
         """Cut off what stands behind so many bytes of the content."""
@@ -72,6 +76,12 @@ class AppendedFile:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    def _full(self, error: OSError) -> FileError:
+        return FileError(
+            f"The file {str(self.path)!r} cannot be written ({error.strerror or error}); free space and run again, "
+            "what it holds is kept."
+        )
 
     def _lock(self) -> None:
         if fcntl is None:

@@ -210,10 +210,11 @@ class Findings:
 
     @property
     def title(self) -> str:
-        """Return a headline: counts, data and model."""
+        """Return a headline: counts, data and model; a model's folder by its last name, as pages are passed on."""
+        model = Path(self.model).name if Path(self.model).is_absolute() else self.model
         return (
             f"{len(self.methods)} methods by {len(self.metrics)} metrics on {len(self.examples)} examples of "
-            f"{self.data} ({self.model})"
+            f"{self.data} ({model})"
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:

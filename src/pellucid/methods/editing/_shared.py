@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +13,12 @@ from pellucid.core.errors import CapabilityError
 from pellucid.core.facts import Fact, as_facts
 from pellucid.core.results import Evidence, WeightEdit
 from pellucid.engine.down_projection import DownProjection, down_projections
-from pellucid.engine.edit_guard import guard
+from pellucid.engine.edit_account import accounted
 from pellucid.engine.edit_layers import PLACES, strongest, traced_effects
 from pellucid.engine.edit_layers import evidence as tracing
 from pellucid.engine.edit_requests import Place, Wordings, require_decoder, wordings
 from pellucid.engine.own_text import own_prefixes
 from pellucid.engine.planning import in_batches
-from pellucid.engine.token_losses import Text, token_losses
 from pellucid.engine.value_optimisation import Optimised
 from pellucid.models.batch import Row
 from pellucid.models.forward import forward
@@ -144,23 +143,8 @@ def finished(
     subject: Subject, name: str, asked: Asked, edit: WeightEdit, neutral: Sequence[Any] | None, seed: int
 ) -> WeightEdit:
     """Return the edit with its title and account: what it does to the facts, and what beside."""
-    first = asked.facts[0]
-    what = f"{first.text}{first.continuation}" if len(asked.facts) == 1 else f"{len(asked.facts)} facts"
-    titled = WeightEdit(f"{name}: {what}", factors=edit.factors, deltas=edit.deltas, weights_hash=edit.weights_hash)
-    own = (*asked.evidence, *edit.evidence, efficacy(subject, titled, asked.wordings))
-    return titled.with_evidence(*own, guard(subject, titled, neutral, seed))
-
-
-def efficacy(subject: Subject, edit: WeightEdit, written: Sequence[Wordings]) -> Evidence:
-    """Return the probability of the targets, in the wording that was asked for, before and after."""
-    rows = [one.rows[0] for one in written]
-    texts = [Text((*row.ids, row.target[-1]), tuple(at + 1 for at in row.places)) for row in rows]
-    before, after = (
-        np.array([np.exp(-losses.sum()) for losses in token_losses(on, texts)]) for on in (subject, subject.with_(edit))
-    )
-    values = {"before": float(before.mean()), "after": float(after.mean()), "least after": float(after.min())}
-    summary = f"The targets' probability goes from {before.mean():.3g} to {after.mean():.3g} (mean of {len(rows)})."
-    return Evidence("efficacy", summary, values)
+    whole = replace(edit, evidence=(*asked.evidence, *edit.evidence))
+    return accounted(subject, name, asked.facts, whole, neutral, seed)
 
 
 def optimisation(found: Optimised) -> Evidence:
