@@ -33,5 +33,5 @@ def efficacy(subject: Subject, edited: Subject, facts: Sequence[Fact]) -> Eviden
         for one in (subject, edited)
     )
     values = {"before": float(before.mean()), "after": float(after.mean()), "least after": float(after.min())}
-    summary = f"The targets' probability per token goes from {before.mean():.3g} to {after.mean():.3g} (mean of {len(facts)})."
+    summary = f"The targets' probability a token: {before.mean():.3g}, then {after.mean():.3g} (mean of {len(facts)})."
     return Evidence("efficacy", summary, values)
