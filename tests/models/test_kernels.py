@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import linear
+from transformers.activations import FastGELUActivation, NewGELUActivation
 
 import pellucid
 from pellucid import Target
@@ -93,6 +94,22 @@ def test_what_could_be_wrong_takes_the_plain_way(forced: list[int]) -> None:
     with torch.no_grad():
         layer(torch.randn(70, 24))
     assert forced == [24]
+
+
+def test_an_activation_written_as_a_chain_is_one_kernel(forced: list[int]) -> None:
+    subject = pellucid.load(TINY["gpt2"]())
+    value = torch.linspace(-6, 6, 40, dtype=torch.float64, requires_grad=True)
+    with kernels.session(subject, 10**6):
+        held = kernels._layers.get()
+        assert held is not None
+        chains = {module: work for module, work in held[1].items() if isinstance(module, NewGELUActivation)}
+    for kind in (NewGELUActivation, FastGELUActivation):
+        [work] = kernels._whole(kind()).values()
+        torch.testing.assert_close(work(value), kind()(value), atol=1e-9, rtol=1e-9)
+        assert torch.autograd.gradcheck(work, value, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(work, value)
+    assert len(chains) == subject.layers
+    assert not kernels._whole(pellucid.load(TINY["llama"]()).model)
 
 
 def test_a_changed_weight_is_packed_anew() -> None:

@@ -1,8 +1,8 @@
-"""Faster products for frozen linear layers, where this machine's default product is far from its limit.
+"""Faster kernels for frozen models: packed products, where the default is far from its limit, and whole activations.
 
 oneDNN multiplies by a weight that was packed once. Whether that pays depends on processor and shape, so it is measured
 once per shape; at few rows it is slower and never taken. The operators are private to torch: where they are missing,
-everything takes the plain way.
+everything takes the plain way. Activations that a configuration writes as a chain of operations are one kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from pellucid.models.hooks import acting
@@ -64,8 +65,9 @@ def session(subject: Subject, tokens: int) -> Iterator[None]:
 
     Nothing is kept between calls, so a weight that changes in whatever way is never multiplied by its old value.
     """
-    wanted = tokens >= LEAST_TOKENS and not _off.get() and subject.dtype == "float32" and _available()
-    token = _layers.set((subject.model, _packed(subject.model)) if wanted else None)
+    wanted = tokens >= LEAST_TOKENS and not _off.get() and subject.dtype == "float32"
+    packed = _packed(subject.model) if wanted and _available() else {}
+    token = _layers.set((subject.model, packed | _whole(subject.model)) if wanted else None)
     try:
         yield
     finally:
@@ -74,9 +76,9 @@ def session(subject: Subject, tokens: int) -> Iterator[None]:
 
 @contextmanager
 def fast(model: torch.nn.Module) -> Iterator[None]:
-    """Let the linear layers packed by the session take the faster product, and leave no trace on them.
+    """Let the layers that the session found take the faster kernels, and leave no trace on them.
 
-    Equal to the plain product up to float32 rounding.
+    Equal to the model's own up to float32 rounding.
     """
     held = _layers.get()
     with acting(held[1] if held is not None and held[0] is model else {}):
@@ -86,7 +88,14 @@ def fast(model: torch.nn.Module) -> Iterator[None]:
 def packed_weights() -> list[torch.Tensor]:
     """Return the weights that the session of this context has packed."""
     held = _layers.get()
-    return [module.weight for module in held[1]] if held is not None else []
+    return [module.weight for module, work in held[1].items() if isinstance(work, _Layer)] if held is not None else []
+
+
+def _whole(model: torch.nn.Module) -> dict[torch.nn.Module, Callable[..., Any]]:
+    """Return the activations that are a chain of eight operations forward and more backward, as one kernel each."""
+    chains = (NewGELUActivation, FastGELUActivation)
+    whole = functools.partial(functional.gelu, approximate="tanh")
+    return {m: whole for m in model.modules() if type(m) in chains and "forward" not in vars(m)}
 
 
 def _packed(model: torch.nn.Module) -> dict[torch.nn.Module, Callable[..., Any]]:
