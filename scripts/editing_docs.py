@@ -17,6 +17,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from matplotlib import rc_context
+
 import pellucid
 from pellucid.core.results import Explanation, Result, Scores, Table
 
@@ -69,7 +71,8 @@ def noted(found: Explanation, *starts: str) -> str:
 
 def draw(result: Result, name: str, alt: str) -> str:
     """Write a picture of a result and return the line that shows it."""
-    result.figure().savefig(IMAGES / f"editing-{name}.svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": name}):  # the same picture gets the same bytes
+        result.figure().savefig(IMAGES / f"editing-{name}.svg", metadata={"Date": None})
     return f"![{alt}](images/editing-{name}.svg)"
 
 

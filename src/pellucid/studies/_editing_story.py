@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ import torch
 from scipy import stats
 
 from pellucid.core.errors import EditError, InputError
-from pellucid.core.results import Evidence, Learned, Scores, Table, WeightEdit
-from pellucid.engine import activation_memory, gradient_editor
+from pellucid.core.results import Evidence, Scores, Table, WeightEdit
 from pellucid.engine.down_projection import down_projections
 from pellucid.engine.edit_cases import EditCase, nearby, paraphrased
 from pellucid.evaluate.edit_efficacy import edit_efficacy
@@ -23,13 +21,11 @@ from pellucid.evaluate.edit_generality import edit_generality
 from pellucid.evaluate.edit_locality import edit_locality
 from pellucid.evaluate.generation_entropy import generation_entropy
 from pellucid.evaluate.side_effects import side_effects
-from pellucid.methods import function
 from pellucid.models import weights
 from pellucid.models.subject import Subject
 from pellucid.models.weight_edits import changed_in_place, inspect_weights
+from pellucid.studies._editors import TRAINED, written
 
-TRAINED = ("mend",)  # learns to edit from other facts, and is then given those to be edited
-FEWEST_OTHERS = 8
 MOST_WRITTEN, WRITTEN = 20, 40  # prompts behind which text is written for its entropy, and its most tokens
 SHARES = ("efficacy", "generality", "locality", "same nearby")
 COLUMNS = (
@@ -72,36 +68,12 @@ def edited_by(
         EditError, CapabilityError: what the editor itself refuses.
     """
     start = time.perf_counter()
-    after, edit = _written(name, subject, cases, others, settings, seed)
+    after, edit = written(name, subject, cases, others, settings, seed)
     seconds = time.perf_counter() - start
     checks = judged(subject, after, cases, neutral, tokens, seed)
     prompts = [case.fact.text for case in cases[:MOST_WRITTEN]]
     checks["fluency"] = generation_entropy(subject, after, prompts, tokens=WRITTEN, seed=seed)
     return Edited(name, after, edit, seconds, checks)
-
-
-def _written(
-    name: str, subject: Subject, cases: Sequence[EditCase], others: Sequence[EditCase], settings: Mapping[str, Any],
-    seed: int,
-) -> tuple[Subject, WeightEdit | None]:  # fmt: skip
-    editor, facts = function(name), [case.fact for case in cases]
-    if name in TRAINED and len(others) < FEWEST_OTHERS:
-        raise InputError(
-            f"{name} trains on facts other than those to be edited, but {len(others)} are left and {FEWEST_OTHERS} "
-            "are needed; give more facts, or fewer pairs."
-        )
-    seeded = {"seed": seed} if "seed" in inspect.signature(editor).parameters else {}
-    found: Any = editor(subject, list(others) if name in TRAINED else facts, **{**seeded, **settings})
-    if isinstance(found, Learned) and found.apply == gradient_editor.APPLY:
-        found = gradient_editor.write(subject, found, facts)
-    if isinstance(found, WeightEdit):
-        return subject.with_(found), found
-    if isinstance(found, Learned) and found.apply == activation_memory.APPLY:
-        return subject.with_(activation_memory.memory_edit(found)), None
-    raise InputError(
-        f"{name} was asked to edit facts, but what it returns is neither an edit of weights nor a memory; name editors "
-        "such as rome or grace."
-    )
 
 
 def judged(
@@ -128,7 +100,7 @@ def one_at_a_time(
     rows = list[tuple[Any, ...]]()
     for name in [one for one in names if one not in TRAINED]:
         try:
-            made = [_written(name, subject, [case], (), settings[name], seed)[0] for case in cases]
+            made = [written(name, subject, [case], (), settings[name], seed)[0] for case in cases]
         except (EditError, InputError):
             continue
         found = [judged(subject, after, [case], neutral, 0, seed) for after, case in zip(made, cases, strict=True)]

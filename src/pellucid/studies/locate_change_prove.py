@@ -36,7 +36,8 @@ from pellucid.studies._steering_story import sentiment
 from pellucid.studies._trials import Trial, need_decoder
 
 EDITORS = (
-    "fine_tuning_edit", "rome", "memit", "pmet", "alphaedit", "ultraedit", "knowledge_neuron_edit", "mend", "grace",
+    "fine_tuning_edit", "rome", "memit", "pmet", "alphaedit", "ultraedit", "knowledge_neuron_edit", "mend",
+    "knowledge_editor", "slag", "grace", "wise", "serac",
 )  # fmt: skip
 TITLE = "Locate, change, prove"
 OTHERS = 30  # further facts, from which an editor that is trained learns

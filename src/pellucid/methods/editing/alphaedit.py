@@ -31,7 +31,7 @@ from pellucid.models.subject import Subject
 def alphaedit(
     subject: Subject, facts: Fact | Mapping[str, Any] | Sequence[Any], *, layers: Sequence[int] | None = None,
     token: Literal["traced", "subject", "last"] = "traced", count: Positive = 3,
-    earlier: Sequence[Any] = (), threshold: PositiveFloat = 0.02, ridge: PositiveFloat = 0.1,
+    earlier: Sequence[Any] = (), threshold: PositiveFloat = 0.3, ridge: PositiveFloat = 0.03,
     texts: Sequence[Any] | None = None, prefixes: Sequence[str] | None = None, steps: Positive = 25,
     rate: PositiveFloat = 0.5, clamp: PositiveFloat = 0.75, decay: NonNegativeFloat = 0.5,
     essence: NonNegativeFloat = 0.0625, neutral: Sequence[Any] | None = None, seed: Count = 0,

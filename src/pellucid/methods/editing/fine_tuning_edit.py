@@ -34,8 +34,8 @@ from pellucid.models.subject import Subject
 )
 def fine_tuning_edit(
     subject: Subject, facts: Fact | Mapping[str, Any] | Sequence[Any], *, layers: Sequence[int] | None = None,
-    count: Positive = 1, bound: PositiveFloat | None = None, prefixes: Sequence[str] = (), steps: Positive = 25,
-    rate: PositiveFloat = 5e-4, enough: NonNegativeFloat = 0.01, neutral: Sequence[Any] | None = None, seed: Count = 0,
+    count: Positive = 1, bound: PositiveFloat | None = None, prefixes: Sequence[str] = (), steps: Positive = 100,
+    rate: PositiveFloat = 0.1, enough: NonNegativeFloat = 0.01, neutral: Sequence[Any] | None = None, seed: Count = 0,
 ) -> WeightEdit:  # fmt: skip
     """Change feed-forward matrices by gradient steps on the facts' targets: the baseline that editors must beat.
 
@@ -48,10 +48,11 @@ def fine_tuning_edit(
         facts: what to write, `Fact(prompt, subject, target)` or a list of them.
         layers: where; None means the `count` neighbouring layers where causal tracing finds most on this model.
         count: how many layers, where tracing chooses them.
-        bound: how far any single weight may move, in its own units; None means any distance.
+        bound: how far any single weight may move, in root-mean-square weights of its matrix; None means any distance.
         prefixes: texts before the prompt that are trained on as well.
         steps: of Adam.
-        rate: of Adam.
+        rate: of Adam, in root-mean-square weights of the matrix. The papers give absolute rates (5e-4), which suit one
+            size of weights.
         enough: the loss at which to stop.
         neutral: texts on which side effects are measured; None means text that the model writes itself.
         seed: of the tracing's noise and of own texts.
@@ -68,9 +69,10 @@ def fine_tuning_edit(
     rows = [row for one in asked.wordings for row in one.rows]
     wide = torch.float64 if subject.dtype == "float64" else torch.float32
     changes = [torch.zeros_like(at.weight, dtype=wide).requires_grad_() for at in asked.layers]
+    sizes = [float(at.weight.detach().to(wide).square().mean().sqrt()) for at in asked.layers]
     work = {at.module: _moved(at, change) for at, change in zip(asked.layers, changes, strict=True)}
     with subject.lock, frozen(subject.model), acting(work), torch.enable_grad():
-        losses = _steps(subject, rows, changes, bound, steps, rate, enough)
+        losses = _steps(subject, rows, changes, sizes, bound, steps, rate, enough)
     deltas = {at.name: change.detach().cpu().numpy() for at, change in zip(asked.layers, changes, strict=True)}
     edit = WeightEdit(deltas=deltas, weights_hash=subject.weights_hash())
     return finished(
@@ -79,11 +81,12 @@ def fine_tuning_edit(
 
 
 def _steps(
-    subject: Subject, rows: Sequence[Written], changes: list[torch.Tensor], bound: float | None, steps: int,
-    rate: float, enough: float,
+    subject: Subject, rows: Sequence[Written], changes: list[torch.Tensor], sizes: Sequence[float],
+    bound: float | None, steps: int, rate: float, enough: float,
 ) -> list[float]:  # fmt: skip
     """Change the matrices step by step and return the losses."""
-    optimiser = torch.optim.Adam(changes, lr=rate)
+    groups = [{"params": [change], "lr": rate * size} for change, size in zip(changes, sizes, strict=True)]
+    optimiser = torch.optim.Adam(groups)
     losses: list[float] = []
     for step in range(steps):
         check_cancelled()
@@ -101,8 +104,8 @@ def _steps(
         subject.count(backwards=len(rows))
         optimiser.step()
         if bound is not None:
-            for change in changes:
-                change.data.clamp_(-bound, bound)
+            for change, size in zip(changes, sizes, strict=True):
+                change.data.clamp_(-bound * size, bound * size)
     return losses
 
 

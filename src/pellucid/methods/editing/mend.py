@@ -31,8 +31,8 @@ from pellucid.models.subject import Subject
 )
 def mend(
     subject: Subject, facts: Sequence[Any], *, layers: Sequence[int] | int | None = None, hidden: Positive = 64,
-    steps: Positive = 100, per_step: Positive = 4, rate: PositiveFloat = 1e-3, first: PositiveFloat = 1e-2,
-    locality: NonNegativeFloat = 1.0, seed: Count = 0,
+    steps: Positive = 100, per_step: Positive = 4, together: Positive = 1, rate: PositiveFloat = 1e-3,
+    first: PositiveFloat = 1e-2, locality: NonNegativeFloat = 1.0, seed: Count = 0,
 ) -> Learned:  # fmt: skip
     """Train an editor that maps the key and the gradient of a fact to those of a better step.
 
@@ -50,7 +50,9 @@ def mend(
         layers: feed-forward layers to edit; None means two in the middle.
         hidden: size of the network's hidden layer.
         steps: of Adam.
-        per_step: facts per step, each with an edit of its own.
+        per_step: edits per step.
+        together: facts of one edit; train with as many as will be written at once, or their steps add up to a change
+            that the editor never saw.
         rate: of Adam.
         first: the learning rate of the edits that the training starts from.
         locality: weight of what neighbours lose.
@@ -67,8 +69,8 @@ def mend(
     if len(cases) < 2:
         raise InputError(f"MEND trains on facts, but {len(cases)} was given; give a dozen or more.")
     middle = max(0, subject.layers // 2 - 1)
-    chosen = [middle, min(middle + 1, subject.layers - 1)] if layers is None else layers
-    matrices = down_projections(subject, sorted({chosen} if isinstance(chosen, int) else set(chosen)))
+    at = [middle, min(middle + 1, subject.layers - 1)] if layers is None else layers
+    matrices = down_projections(subject, sorted({at} if isinstance(at, int) else set(at)))
     factors = edit_factors(subject, rows_of(subject, [case.fact for case in cases]), matrices)
     generator = torch.Generator().manual_seed(seed)
     editor = new_editor(factors, hidden, first, generator)
@@ -76,11 +78,12 @@ def mend(
         tensor.requires_grad_()
     optimiser, curve = torch.optim.Adam(trained_parts(editor), lr=rate), list[float]()
     for _ in range(steps):
-        drawn = torch.randperm(len(cases), generator=generator)[:per_step].tolist()
         optimiser.zero_grad()
         total = 0.0
-        for i in drawn:
-            loss = _loss(subject, editor, cases[i], factors[i], matrices, locality, generator) / len(drawn)
+        groups = torch.randperm(len(cases), generator=generator)[: per_step * together].split(together)
+        for drawn in groups:
+            chosen = [(cases[i], factors[i]) for i in drawn.tolist()]
+            loss = _loss(subject, editor, chosen, matrices, locality, generator) / len(groups)
             loss.backward()
             total += float(loss.detach())
         if not total < float("inf"):
@@ -106,30 +109,35 @@ def _learned(
 
 
 def _loss(
-    subject: Subject, editor: dict[str, torch.Tensor], case: EditCase, factors: Sequence[Factors],
+    subject: Subject, editor: dict[str, torch.Tensor], chosen: Sequence[tuple[EditCase, Sequence[Factors]]],
     matrices: Sequence[DownProjection], locality: float, generator: torch.Generator,
 ) -> torch.Tensor:  # fmt: skip
-    """Return the loss of editing one fact: its answer in some wording, and what one neighbour loses."""
-    prompts = [case.fact.text, *case.paraphrases]
-    asked = prompts[int(torch.randint(len(prompts), (1,), generator=generator))]
-    [row] = wanted_rows(subject, [(asked, case.fact.target)])
-    near = nearby([case])
-    kept = near[int(torch.randint(len(near), (1,), generator=generator))] if near and locality else None
-    rows = [Row(row.ids), *([Row(subject.encode(kept.prompt).ids)] if kept else [])]
+    """Return the loss of one edit, a mean over its facts: each answer in some wording, and what one neighbour loses."""
+    rows, kept = [], []
+    for case, _ in chosen:
+        prompts, near = [case.fact.text, *case.paraphrases], nearby([case])
+        rows += wanted_rows(subject, [(_one_of(prompts, generator), case.fact.target)])
+        kept += [Row(subject.encode(_one_of(near, generator).prompt).ids)] if near and locality else []
     with frozen(subject.model), torch.enable_grad():
-        changes = edited_matrices(editor, [factors], matrices)
+        changes = edited_matrices(editor, [own for _, own in chosen], matrices)
         new = {m.name: m.weight + stored(m, change).to(m.weight) for m, change in zip(matrices, changes, strict=True)}
         with borrowed_weights(subject, new):
-            logits = forward(subject, rows, grad=True).logits
-        loss = loss_of(logits[0, list(row.places)], row.target)
+            logits = forward(subject, [*(Row(row.ids) for row in rows), *kept], grad=True).logits
+        losses = [loss_of(logits[i, list(row.places)], row.target) for i, row in enumerate(rows)]
+        loss = torch.stack(losses).mean()
         if kept:
-            loss = loss + locality * _drift(subject, rows[1], logits[1, len(rows[1].ids) - 1])
-    subject.count(backwards=len(rows))
+            loss = loss + locality * _drift(subject, kept, logits[len(rows) :])
+    subject.count(backwards=len(rows) + len(kept))
     return loss
 
 
-def _drift(subject: Subject, row: Row, after: torch.Tensor) -> torch.Tensor:
-    """Return KL(before | after) of the next token behind a row."""
+def _one_of(things: Sequence[Any], generator: torch.Generator) -> Any:
+    return things[int(torch.randint(len(things), (1,), generator=generator))]
+
+
+def _drift(subject: Subject, rows: Sequence[Row], after: torch.Tensor) -> torch.Tensor:
+    """Return the mean over rows of KL(before | after) of the next token behind each."""
+    ends = [len(row.ids) - 1 for row in rows]
     with torch.no_grad():
-        before = forward(subject, [row]).logits[0, len(row.ids) - 1].float().log_softmax(-1)
-    return (before.exp() * (before - after.float().log_softmax(-1))).sum()
+        before = forward(subject, rows).logits[range(len(rows)), ends].float().log_softmax(-1)
+    return (before.exp() * (before - after[range(len(rows)), ends].float().log_softmax(-1))).sum(-1).mean()

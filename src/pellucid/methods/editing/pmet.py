@@ -29,7 +29,7 @@ def pmet(
     subject: Subject, facts: Fact | Mapping[str, Any] | Sequence[Any], *, layers: Sequence[int] | None = None,
     token: Literal["traced", "subject", "last"] = "traced", count: Positive = 3,
     weight: PositiveFloat | None = None, texts: Sequence[Any] | None = None,
-    prefixes: Sequence[str] | None = None, steps: Positive = 30, rate: PositiveFloat = 0.2, clamp: PositiveFloat = 0.75,
+    prefixes: Sequence[str] | None = None, steps: Positive = 30, rate: PositiveFloat = 0.2, clamp: PositiveFloat = 2.0,
     decay: NonNegativeFloat = 0.5, essence: NonNegativeFloat = 1.0, neutral: Sequence[Any] | None = None,
     seed: Count = 0,
 ) -> WeightEdit:  # fmt: skip

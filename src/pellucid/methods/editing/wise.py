@@ -49,7 +49,7 @@ class _Task(NamedTuple):
 def wise(
     subject: Subject, facts: Fact | Mapping[str, Any] | Sequence[Any], *, layer: Count | None = None,
     shards: Positive = 2, share: Fraction = 0.2, inside: PositiveFloat = 1.0, outside: NonNegativeFloat = 0.2,
-    apart: PositiveFloat = 0.6, reach: Fraction = 0.88, steps: Positive = 60, per_step: Positive = 8,
+    apart: PositiveFloat = 0.6, reach: Fraction = 0.88, steps: Positive = 200, per_step: Positive = 8,
     rate: PositiveFloat = 0.2, irrelevant: Sequence[Any] | None = None, seed: Count = 0,
 ) -> Learned:  # fmt: skip
     """Write facts into a copy W' of a feed-forward matrix W that answers where |(W' - W) k| is large.
