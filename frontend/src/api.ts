@@ -130,7 +130,7 @@ export const code = async (id: string): Promise<string> => (await get<{ code: st
 export const file = async (id: string, kind: string): Promise<Blob> => (await call(`/results/${encodeURIComponent(id)}/file.${kind}`)).blob();
 
 export const runs = (query: Record<string, string>, signal?: AbortSignal): Promise<Runs> => get(`/runs?${new URLSearchParams(query).toString()}`, signal);
-export const annotate = (id: string, note: string): Promise<Run> => send("PATCH", `/runs/${encodeURIComponent(id)}`, { note });
+export const annotate = (id: string, written: { note: string; tags: string[] }): Promise<Run> => send("PATCH", `/runs/${encodeURIComponent(id)}`, written);
 export const removeRun = (id: string): Promise<unknown> => call(`/runs/${encodeURIComponent(id)}`, { method: "DELETE" });
 
 export const upload = async (file: File): Promise<Run> => send("POST", "/upload", JSON.parse(await file.text()) as unknown);
