@@ -40,7 +40,8 @@ test: $(VENV)/.dev ## run the tests that a change must pass
 	@$(PYTEST)
 
 test-all: $(VENV)/.all ## run every test, on every architecture
-	@$(PYTEST) -m ""
+	@$(PYTEST) -m "not browser"
+	@$(PYTEST) -m browser  # apart: the driver of the browser keeps an event loop running in its process
 
 lint: $(VENV)/.dev ## check the form of the code
 	@$(PY) -m ruff format --check .

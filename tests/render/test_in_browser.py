@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +10,18 @@ import pytest
 from pellucid.core.results import Result
 from tests.render.samples import HOSTILE, every_kind, explanation, token_scores
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
-]
+pytestmark = pytest.mark.browser
 KINDS = {**every_kind(), "hostile": explanation(HOSTILE)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 class Seen:
     """A page opened from a file, with every request and complaint that it made."""
 
-    def __init__(self, browser: Any, path: Path, source: str, *, script: bool = True) -> None:
+    def __init__(self, chromium: Any, path: Path, source: str, *, script: bool = True) -> None:
         path.write_text(source, encoding="utf-8")
         self.requests: list[str] = []
         self.complaints: list[str] = []
-        self.page = browser.new_context(java_script_enabled=script).new_page()
+        self.page = chromium.new_context(java_script_enabled=script).new_page()
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -45,12 +30,12 @@ class Seen:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_page_asks_for_nothing_and_says_the_same_without_script(name: str, browser: Any, tmp_path: Path) -> None:
+def test_a_page_asks_for_nothing_and_says_the_same_without_script(name: str, chromium: Any, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     source = KINDS[name].html()
     shown = []
     for script in (False, True):
-        seen = Seen(browser, path, source, script=script)
+        seen = Seen(chromium, path, source, script=script)
         assert seen.requests == [path.as_uri()]
         assert seen.complaints == []
         seen.page.set_viewport_size({"width": 390, "height": 800})
@@ -65,17 +50,17 @@ def test_a_page_asks_for_nothing_and_says_the_same_without_script(name: str, bro
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_notebook_shows_the_same_page_in_a_frame_that_reaches_nothing(
-    name: str, browser: Any, tmp_path: Path
+    name: str, chromium: Any, tmp_path: Path
 ) -> None:
     result: Result = KINDS[name]
     notebook = f"<!doctype html><meta charset=utf-8><p id=own>notebook</p>{result._repr_html_()}"
     path = tmp_path / "notebook.html"
-    seen = Seen(browser, path, notebook)
+    seen = Seen(chromium, path, notebook)
     frame = seen.page.frames[1]
     frame.wait_for_selector("main")
     assert [url for url in seen.requests if url not in (path.as_uri(), "about:srcdoc")] == []
     assert seen.complaints == []
-    alone = Seen(browser, tmp_path / "page.html", result.html())
+    alone = Seen(chromium, tmp_path / "page.html", result.html())
     assert frame.inner_text("h1") == alone.page.inner_text("h1")
     assert frame.locator("main *").count() == alone.page.locator("main *").count()
     assert frame.locator("output.readout").count() == 1
@@ -86,8 +71,8 @@ def test_a_notebook_shows_the_same_page_in_a_frame_that_reaches_nothing(
     alone.page.context.close()
 
 
-def test_values_are_read_by_keyboard_and_marked_in_every_method(browser: Any, tmp_path: Path) -> None:
-    seen = Seen(browser, tmp_path / "page.html", explanation().html())
+def test_values_are_read_by_keyboard_and_marked_in_every_method(chromium: Any, tmp_path: Path) -> None:
+    seen = Seen(chromium, tmp_path / "page.html", explanation().html())
     page = seen.page
     first = page.locator(".tokens [title]").first
     first.focus()
@@ -109,9 +94,9 @@ def test_values_are_read_by_keyboard_and_marked_in_every_method(browser: Any, tm
     page.context.close()
 
 
-def test_tables_are_sorted_by_number_and_by_text(browser: Any, tmp_path: Path) -> None:
+def test_tables_are_sorted_by_number_and_by_text(chromium: Any, tmp_path: Path) -> None:
     result = token_scores(("b", "c", "a", "d"))
-    page = Seen(browser, tmp_path / "page.html", result.html()).page
+    page = Seen(chromium, tmp_path / "page.html", result.html()).page
     page.locator("details:has(table.values) summary").click()
     button = page.locator("table.values thead button").nth(2)
     button.focus()
