@@ -15,22 +15,32 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+EQUAL = 1e-6  # scikit-learn's tolerance at which its losses are ours to 1e-4, in float64; at its default they are not
+
 Way = Callable[[], np.ndarray]
 
 
 def probes(small: bool) -> tuple[Way, Way, dict[str, float]]:
     """Return both ways to the losses [head] of logistic probes of all heads, and what they compute."""
     from sklearn.linear_model import LogisticRegression
+    from transformers import GPT2Config, GPT2LMHeadModel
 
+    import pellucid
     from pellucid.engine.batched_probes import logistic_probes
+    from pellucid.engine.directions import activations as read
 
-    heads, rows, width = (12, 120, 16) if small else (144, 1200, 64)
+    layers, width, items = (2, 96, 120) if small else (12, 768, 1200)
+    heads = width // (24 if small else 64)
+    torch.manual_seed(0)
+    subject = pellucid.load(GPT2LMHeadModel(GPT2Config(n_layer=layers, n_embd=width, n_head=heads, vocab_size=500)))
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, rows)
-    # Like activations: a spectrum that decays over two and a half decades, and means far from zero.
-    values = (rng.standard_normal((heads, rows, width)) * np.logspace(1, -1.5, width)).astype(np.float32)
-    values[:, :, width // 3] += rng.uniform(0, 1.5, (heads, 1)) * labels
-    values += 5 * rng.standard_normal((heads, 1, width)).astype(np.float32)
+    prompts, labels = rng.integers(2, 500, (items, 8)), rng.integers(0, 2, items)
+    prompts[:, 4] = np.where(rng.random(items) < 0.9, labels, 1 - labels)  # a word that tells it, mostly
+    found = read(subject, prompts.tolist(), "attn.z", layers=range(layers)).values
+    values = np.ascontiguousarray(
+        found.reshape(layers, items, heads, -1).swapaxes(1, 2).reshape(layers * heads, items, -1)
+    )
+    heads, rows, width = values.shape
     steps: list[int] = []
 
     def ours() -> np.ndarray:
@@ -41,7 +51,7 @@ def probes(small: bool) -> tuple[Way, Way, dict[str, float]]:
     def theirs() -> np.ndarray:
         losses = []
         for x in values.astype(np.float64):
-            probe = LogisticRegression(max_iter=2000).fit(x, labels)
+            probe = LogisticRegression(max_iter=2000, tol=EQUAL).fit(x, labels)
             logits = x @ probe.coef_[0] + probe.intercept_[0]
             steps.append(int(probe.n_iter_[0]))
             losses.append((np.logaddexp(0, logits) - labels * logits).sum() + 0.5 * (probe.coef_**2).sum())

@@ -8,7 +8,10 @@ import torch
 
 from pellucid.core.errors import InputError
 
-NUMBERS_AT_ONCE = 2**25
+NUMBERS_AT_ONCE = 2**23
+IN_CACHE = 8  # probes whose features are weighted at a time
+SLOW = 0.1  # a step that gains more than this part of the last one's asks for the curvature where it stands
+ROUNDING = 1e-13  # gains below this part of a loss are rounding where they no longer fall
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +41,22 @@ def logistic_probes(
 
     Minimises strength * sum log(1 + exp(-y (x w + b))) + |w|^2 / 2 for each probe, the bias free: the problem that
     scikit-learn's LogisticRegression(C=strength) solves. Convex; a step is halved where it would not lower a probe's
-    loss. Exact to the tolerance, the largest entry of a gradient relative to strength times the number of items.
+    loss. Exact to the tolerance, what a further step would still take off a loss, relative to what the best one took.
 
     Args:
         values: features [probe, item, dimension].
         labels: 0 or 1 for each item.
         strength: of the data against the penalty, scikit-learn's C.
         steps: at most so many.
-        tolerance: of the gradient.
+        tolerance: of the gain of a step.
 
     Raises:
         InputError: labels of one class only, or NaN among the values.
     """
     y = labels.to(torch.float64)
-    if len(torch.unique(labels)) != 2 or not torch.isfinite(values).all():
+    if len(torch.unique(labels)) != 2:
         raise InputError(
-            f"Probes need finite values and labels of two classes, but got {torch.unique(labels).tolist()} as labels; "
-            "give prompts of both."
+            f"Probes need labels of two classes, but got {torch.unique(labels).tolist()}; give prompts of both."
         )
     at_once = max(1, NUMBERS_AT_ONCE // max(values[0].numel() + values.shape[-1] ** 2, 1))
     found = [_fitted(part, y.to(part.device), strength, steps, tolerance) for part in values.split(at_once)]
@@ -62,51 +64,88 @@ def logistic_probes(
     return Probes(weights[:, :-1], weights[:, -1], losses, max(taken for _, _, taken in found))
 
 
+class _Problem:
+    """The losses of all probes: sums over items in the features' own precision, everything else in float64."""
+
+    def __init__(self, values: torch.Tensor, y: torch.Tensor, strength: float) -> None:
+        own = values if values.dtype == torch.float64 else values.float()
+        self.centre = own.mean(1, keepdim=True)  # the bias takes the centre up; centred sums are better conditioned
+        if not bool(torch.isfinite(self.centre).all()):  # a mean shows every value that is not
+            raise InputError("Probes need finite values, but NaN or infinity is among them; load the model in float32.")
+        self.x = own.new_empty(*own.shape[:2], own.shape[2] + 1)
+        torch.sub(own, self.centre, out=self.x[..., :-1])
+        self.x[..., -1] = 1
+        self.y, self.strength = y, strength
+        self.ridge = torch.ones(self.x.shape[-1], dtype=torch.float64, device=values.device)
+        self.ridge[-1] = 0
+
+    def logits(self, w: torch.Tensor) -> torch.Tensor:
+        return torch.bmm(self.x, w[:, :, None].to(self.x))[..., 0].double()
+
+    def loss(self, w: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        data = torch.nn.functional.softplus(logits) - self.y * logits
+        return self.strength * data.sum(-1) + 0.5 * (self.ridge * w * w).sum(-1)
+
+    def gradient(self, w: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        sums = torch.bmm((p - self.y)[:, None].to(self.x), self.x)[:, 0]
+        return self.strength * sums.double() + self.ridge * w
+
+    def curvature(self, p: torch.Tensor) -> torch.Tensor:
+        """Return the Cholesky factors of the Hessians, summed again in float64 where rounding made one indefinite."""
+        little = torch.diag(self.ridge + 1e-12 * self.strength * len(self.y))
+        share = (self.strength * p * (1 - p))[..., None]
+        parts = zip(self.x.split(IN_CACHE), share.to(self.x).split(IN_CACHE), strict=True)
+        sums = torch.cat([torch.bmm(x.mT, x * weight) for x, weight in parts])
+        factors, bad = torch.linalg.cholesky_ex(sums.double() + little)
+        for i in bad.nonzero()[:, 0].tolist():
+            wide = self.x[i].double()
+            factors[i] = torch.linalg.cholesky(wide.mT @ (wide * share[i]) + little)
+        return factors
+
+
 def _fitted(
     values: torch.Tensor, y: torch.Tensor, strength: float, steps: int, tolerance: float
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Return coefficients with the bias last [probe, dimension + 1], losses [probe] and how many steps were taken."""
-    wide = values.to(torch.float64)
-    centre = wide.mean(1, keepdim=True)  # the bias takes the centre up; centred sums are better conditioned
-    x = torch.cat([wide - centre, torch.ones_like(wide[..., :1])], -1)
-    size = x.shape[-1]
-    ridge = torch.ones(size, dtype=x.dtype, device=x.device)
-    ridge[-1] = 0
-    w = x.new_zeros(len(x), size)
-    loss = _loss(x, y, w, ridge, strength)
-    taken = 0
-    for _ in range(steps):
-        p = torch.sigmoid(torch.bmm(x, w[:, :, None])[..., 0])
-        gradient = strength * torch.bmm((p - y)[:, None], x)[:, 0] + ridge * w
-        if bool((gradient.abs().amax(-1) <= tolerance * strength * len(y)).all()):
+    """Return coefficients with the bias last [probe, dimension + 1], losses [probe] and how many steps were taken.
+
+    The curvature costs more than everything else, so it is kept while steps with it still gain quickly.
+    """
+    problem = _Problem(values, y, strength)
+    w = torch.zeros(len(values), problem.x.shape[-1], dtype=torch.float64, device=values.device)
+    logits = problem.logits(w)
+    loss, taken, factors = problem.loss(w, logits), 0, None
+    before = most = torch.zeros_like(loss)
+    while taken < steps:
+        p = torch.sigmoid(logits)
+        gradient = problem.gradient(w, p)
+        if factors is None:
+            factors, fresh = problem.curvature(p), True
+        move = torch.cholesky_solve(gradient[..., None], factors)[..., 0]
+        gain = (gradient * move).sum(-1) / 2
+        slow = (gain > SLOW * before) & (taken > 0)
+        open_ = (gain > tolerance * most) & ~(slow & (gain <= ROUNDING * loss))
+        if not bool(open_.any()) and taken:
             break
-        hessian = torch.bmm(x.mT * (strength * p * (1 - p))[:, None], x)
-        hessian += torch.diag(ridge + 1e-12 * strength * len(y))
-        move = torch.linalg.solve(hessian, gradient)
-        w, loss = _lowered(x, y, w, move, loss, ridge, strength)
-        taken += 1
-    w[:, -1] -= (w[:, :-1] * centre[:, 0]).sum(-1)
+        if bool((slow & open_).any()) and not fresh:
+            factors = None
+            continue
+        w, logits, loss = _lowered(problem, w, move, logits, loss)
+        taken, before, most, fresh = taken + 1, gain, torch.maximum(most, gain), False
+    w[:, -1] -= (w[:, :-1] * problem.centre[:, 0]).sum(-1)
     return w, loss, taken
 
 
 def _lowered(
-    x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, move: torch.Tensor, loss: torch.Tensor, ridge: torch.Tensor,
-    strength: float,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Return coefficients and losses after the longest of the steps 1, 1/2, 1/4, ... that raises no probe's loss."""
-    share = torch.ones_like(loss)
+    problem: _Problem, w: torch.Tensor, move: torch.Tensor, logits: torch.Tensor, loss: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return coefficients, logits and losses after the longest of the steps 1, 1/2, 1/4, ... that raises no loss."""
+    along, share = problem.logits(move), torch.ones_like(loss)
     for _ in range(30):
-        tried = w - share[:, None] * move
-        new = _loss(x, y, tried, ridge, strength)
+        tried, moved = w - share[:, None] * move, logits - share[:, None] * along
+        new = problem.loss(tried, moved)
         worse = new > loss * (1 + 1e-14)
         if not bool(worse.any()):
-            break
+            return tried, moved, new
         share = torch.where(worse, share / 2, share)
-    good = new <= loss * (1 + 1e-14)
-    return torch.where(good[:, None], tried, w), torch.where(good, new, loss)
-
-
-def _loss(x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, ridge: torch.Tensor, strength: float) -> torch.Tensor:
-    logits = torch.bmm(x, w[:, :, None])[..., 0]
-    data = torch.nn.functional.softplus(logits) - y * logits
-    return strength * data.sum(-1) + 0.5 * (ridge * w * w).sum(-1)
+    good = (new <= loss * (1 + 1e-14))[:, None]
+    return torch.where(good, tried, w), torch.where(good, moved, logits), torch.where(good[:, 0], new, loss)
