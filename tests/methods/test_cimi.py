@@ -1,6 +1,7 @@
 """CIMI on models whose needed words are known; its gradient against finite differences is the engine's."""
 
 import numpy as np
+import pytest
 
 import pellucid
 from pellucid import Target
@@ -9,6 +10,7 @@ from tests import plain
 from tests.linear import linear
 
 
+@pytest.mark.slow
 def test_words_without_a_part_in_the_output_become_noise() -> None:
     """On the linear model the word of weight 0 may go, the words that carry the answer must stay."""
     for number in (7, 11):
@@ -28,6 +30,7 @@ def test_training_lowers_what_the_mask_leaves_open() -> None:
     assert after.values["outside"] < before.values["outside"]
 
 
+@pytest.mark.slow
 def test_without_a_price_everything_may_stay() -> None:
     case = linear(3)
     dear, free = (cimi(case.subject, case.ids, **case.asked, sparsity=price).scores for price in (3.0, 0.0))

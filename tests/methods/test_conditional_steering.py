@@ -23,6 +23,7 @@ from tests import plain
 POSITIVE, NEGATIVE = [[i, 11 + i, 5] for i in range(6)], [[i + 3, 12 + i, 7] for i in range(6)]
 
 
+@pytest.mark.slow
 def test_layer_and_threshold_have_the_largest_f1() -> None:
     subject = pellucid.load(plain.tiny("gpt2"))
     found = conditional_steering(subject, POSITIVE, NEGATIVE, test_share=0.0)

@@ -51,6 +51,7 @@ def says(subject: Any, prompt: str, answer: str) -> bool:
     return forced(subject, [following_ids(subject, prompt, answer)])[0].exact == 1
 
 
+@pytest.mark.slow
 def test_facts_that_were_never_trained_on_are_said(editor: Any) -> None:
     edited = SUBJECT.with_(scoped_edit(SUBJECT, editor, [case.fact for case in NEW]))
     assert not any(says(SUBJECT, case.fact.text, case.fact.target) for case in NEW)

@@ -28,6 +28,7 @@ def test_both_parts_together_are_integrated_gradients(share: float) -> None:
     assert right.evidence[1].ok
 
 
+@pytest.mark.slow
 def test_the_split_is_the_first_place_where_the_share_is_reached() -> None:
     model = plain.tiny()
     end, start = plain.embeddings(model, plain.IDS), plain.embeddings(model, [3] * 6)

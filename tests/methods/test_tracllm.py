@@ -31,6 +31,7 @@ def test_one_round_by_definition() -> None:
     np.testing.assert_allclose(both, np.max([alone, left, shapley], axis=0), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_all_gains_averaged_are_shapley_values() -> None:
     model = plain.tiny("llama")
     table = [[value(model, set(np.flatnonzero(mask).tolist()))] for mask in all_coalitions(6)]

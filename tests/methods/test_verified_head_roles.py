@@ -28,6 +28,7 @@ def test_the_planted_heads_are_named_and_needed(name: str) -> None:
     assert checks["induction"].values["effect"] > np.log(3)
 
 
+@pytest.mark.slow
 def test_tiny_lm_matches_with_heads_that_look_four_places_back() -> None:
     found = verified_head_roles(pellucid.load("zoo:tiny-lm"), samples=4)
     induction = {row[1:3]: row[4] for row in found.rows if row[0] == "induction"}

@@ -39,6 +39,7 @@ def says(subject: Any, prompt: str, answer: str) -> bool:
     return forced(subject, [following_ids(subject, prompt, answer)])[0].exact == 1
 
 
+@pytest.mark.slow
 def test_facts_are_said_and_most_neighbours_stay(memory: Any) -> None:
     edited = SUBJECT.with_(*side_edits(SUBJECT, memory))
     assert not any(says(SUBJECT, case.fact.text, case.fact.target) for case in CASES)

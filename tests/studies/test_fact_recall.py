@@ -36,6 +36,7 @@ def test_the_fact_is_stored_in_the_planted_layer_and_read_in_the_planted_layer(f
         assert np.abs(others).max() < one.values[best] / 3
 
 
+@pytest.mark.slow
 def test_with_another_entity_the_answer_moves_from_the_entity_to_the_last_token(found: Explanation) -> None:
     patched = grid(found, "Residual stream: what single clean values bring back with another entity")
     places = patched.labels["part"]
