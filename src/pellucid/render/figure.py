@@ -133,8 +133,7 @@ def _grid(axes: Axes, result: Scores, scale: float, heading: str) -> None:
         for y, i in enumerate(rows):
             for x, j in enumerate(columns):
                 word = _escape(label(result.words[i * values.shape[1] + j], 8))
-                dark = abs(np.nan_to_num(values[i, j])) > 0.7 * scale
-                axes.text(x, y, word, ha="center", va="center", fontsize=6, color="white" if dark else "black")
+                axes.text(x, y, word, ha="center", va="center", fontsize=6, color=_fraction(LIGHT.ink))
 
 
 def _line(axes: Axes, result: Scores, heading: str) -> None:

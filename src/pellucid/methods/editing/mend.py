@@ -74,15 +74,27 @@ def mend(
     factors = edit_factors(subject, rows_of(subject, [case.fact for case in cases]), matrices)
     generator = torch.Generator().manual_seed(seed)
     editor = new_editor(factors, hidden, first, generator)
+    curve = _trained(subject, editor, list(zip(cases, factors, strict=True)), matrices,
+                     (steps, per_step, together), (rate, locality), generator)  # fmt: skip
+    return _learned(editor, matrices, curve, len(cases))
+
+
+def _trained(
+    subject: Subject, editor: dict[str, torch.Tensor], every: Sequence[tuple[EditCase, Sequence[Factors]]],
+    matrices: Sequence[DownProjection], counts: tuple[int, int, int], weights: tuple[float, float],
+    generator: torch.Generator,
+) -> list[float]:  # fmt: skip
+    """Train an editor on facts and what each asks of the matrices; return the loss of each step."""
+    (steps, per_step, together), (rate, locality) = counts, weights
     for tensor in trained_parts(editor):
         tensor.requires_grad_()
     optimiser, curve = torch.optim.Adam(trained_parts(editor), lr=rate), list[float]()
     for _ in range(steps):
         optimiser.zero_grad()
         total = 0.0
-        groups = torch.randperm(len(cases), generator=generator)[: per_step * together].split(together)
+        groups = torch.randperm(len(every), generator=generator)[: per_step * together].split(together)
         for drawn in groups:
-            chosen = [(cases[i], factors[i]) for i in drawn.tolist()]
+            chosen = [every[i] for i in drawn.tolist()]
             loss = _loss(subject, editor, chosen, matrices, locality, generator) / len(groups)
             loss.backward()
             total += float(loss.detach())
@@ -91,7 +103,7 @@ def mend(
         torch.nn.utils.clip_grad_norm_(trained_parts(editor), 1.0)
         optimiser.step()
         curve.append(total)
-    return _learned(editor, matrices, curve, len(cases))
+    return curve
 
 
 def _learned(
