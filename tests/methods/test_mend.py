@@ -14,6 +14,7 @@ from pellucid.core.results import Learned
 from pellucid.engine.borrowed_weights import borrowed_weights
 from pellucid.engine.capture import capture
 from pellucid.engine.down_projection import down_projections
+from pellucid.engine.edit_cases import EditCase
 from pellucid.engine.edit_factors import edit_factors, rows_of
 from pellucid.engine.gradient_editor import edited_matrices, new_editor, write
 from pellucid.evaluate.edit_data import tiny_lm_cases
@@ -79,7 +80,7 @@ def test_a_trained_editor_writes_facts_that_it_never_saw(editor: Any) -> None:
 
 def test_an_editor_is_for_its_own_weights(editor: Any) -> None:
     other = SUBJECT.with_(pellucid.run("laser", SUBJECT, NAME, keep=0.5))
-    with pytest.raises(EditError, match="trained for the weights"):
+    with pytest.raises(EditError, match="learned for the weights"):
         write(other, editor, CASES[0].fact)
     with pytest.raises(EditError, match="lens"):
         write(SUBJECT, Learned(apply="lens"), CASES[0].fact)
@@ -97,3 +98,21 @@ def test_what_a_capture_sees_is_the_borrowed_weight() -> None:
     with borrowed_weights(SUBJECT, {NAME: torch.zeros_like(SUBJECT.model.get_parameter(NAME))}):
         found = capture(SUBJECT, [5, 6, 7], ["blocks.2.mlp.out"])["blocks.2.mlp.out"]
     assert float(found.abs().max()) == 0
+
+
+def test_facts_of_one_edit_are_trained_on_their_sum() -> None:
+    pair = [EditCase(case.fact) for case in CASES[:2]]
+    found = pellucid.run("mend", SUBJECT, pair, steps=1, per_step=1, together=2, locality=0, layers=2, hidden=4)
+    matrices = down_projections(SUBJECT, [2])
+    rows = rows_of(SUBJECT, [case.fact for case in pair])
+    factors = edit_factors(SUBJECT, rows, matrices)
+    start = new_editor(factors, 4, 1e-2, torch.Generator().manual_seed(0))
+    alone = [edited_matrices(start, [own], matrices)[0] for own in factors]
+    weight = SUBJECT.model.get_parameter(NAME)
+    with torch.no_grad(), borrowed_weights(SUBJECT, {NAME: weight + alone[0] + alone[1]}):
+        logits = [SUBJECT.model(torch.tensor([list(row.ids)])).logits[0, list(row.places)] for row in rows]
+    plain = [
+        float(torch.nn.functional.cross_entropy(own, torch.tensor(row.target)))
+        for own, row in zip(logits, rows, strict=True)
+    ]
+    assert found.evidence[0].curves["loss"][0] == pytest.approx(np.mean(plain), rel=1e-4)

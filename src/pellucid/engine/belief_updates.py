@@ -14,11 +14,11 @@ from pellucid.core.facts import as_facts
 from pellucid.core.results import Evidence, Learned, WeightEdit
 from pellucid.engine.borrowed_weights import borrowed_weights
 from pellucid.engine.continuations import forced
-from pellucid.engine.down_projection import DownProjection
+from pellucid.engine.down_projection import DownProjection, weight_edit
 from pellucid.engine.edit_factors import Wanted, edit_factors, rows_of
 from pellucid.engine.edit_losses import new_weights
 from pellucid.engine.editor_check import need_editor
-from pellucid.engine.hyper_editor import HyperNetwork, Request, changes, network_of, requests, weight_edit
+from pellucid.engine.hyper_editor import HyperNetwork, Request, changes, network_of, requests
 from pellucid.engine.planning import check_cancelled
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pellucid.core.axes import Site
 from pellucid.core.errors import CapabilityError, SiteError
+from pellucid.core.results import WeightEdit
 from pellucid.models.layout import depth, place
 from pellucid.models.weight_edits import editable
 
@@ -54,6 +56,10 @@ class DownProjection:
         wide = self.weight.detach().double()
         return wide.T if self.transposed else wide
 
+    def stored(self, change: torch.Tensor) -> torch.Tensor:
+        """Return a change [dimension, neuron] as the model stores the matrix."""
+        return change.T if self.transposed else change
+
     def factors(self, left: torch.Tensor, right: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Return the factors of a change left [dimension, rank] @ right [rank, neuron] in the model's own layout."""
         pair = (right.T, left.T) if self.transposed else (left, right)
@@ -81,6 +87,21 @@ def down_projections(subject: Subject, layers: list[int] | tuple[int, ...]) -> l
     if wrong or not layers:
         raise SiteError(f"Editing was asked at layers {list(layers)}, but {subject.name} has layers 0 to {count - 1}.")
     return [_one(subject, layer) for layer in layers]
+
+
+def middle_matrices(subject: Subject, layers: Sequence[int] | int | None) -> list[DownProjection]:
+    """Return the matrices of some layers, None meaning two in the middle; errors as of `down_projections`."""
+    middle = max(0, subject.layers // 2 - 1)
+    chosen = [middle, min(middle + 1, subject.layers - 1)] if layers is None else layers
+    return down_projections(subject, sorted({chosen} if isinstance(chosen, int) else set(chosen)))
+
+
+def weight_edit(
+    subject: Subject, matrices: Sequence[DownProjection], total: Sequence[torch.Tensor], title: str
+) -> WeightEdit:
+    """Return changes [dimension, neuron] of matrices as an edit, in the model's own layout."""
+    deltas = {m.name: m.stored(change).cpu().contiguous().numpy() for m, change in zip(matrices, total, strict=True)}
+    return WeightEdit(title, deltas=deltas, weights_hash=subject.weights_hash())
 
 
 def _one(subject: Subject, layer: int) -> DownProjection:

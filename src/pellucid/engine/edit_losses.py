@@ -11,7 +11,6 @@ from pellucid.engine.backward import frozen
 from pellucid.engine.borrowed_weights import borrowed_weights
 from pellucid.engine.down_projection import DownProjection
 from pellucid.engine.edit_factors import Wanted, loss_of
-from pellucid.engine.gradient_editor import stored
 from pellucid.engine.planning import in_batches
 from pellucid.models.batch import Row
 from pellucid.models.forward import forward
@@ -38,7 +37,7 @@ def next_log_probs(subject: Subject, prompts: Sequence[Ids]) -> dict[Ids, torch.
 def new_weights(matrices: Sequence[DownProjection], changes: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the changed matrices by name, in the model's own layout and dtype; differentiable in the changes."""
     pairs = zip(matrices, changes, strict=True)
-    return {one.name: one.weight.detach() + stored(one, change).to(one.weight) for one, change in pairs}
+    return {one.name: one.weight.detach() + one.stored(change).to(one.weight) for one, change in pairs}
 
 
 def losses_under(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pellucid.core.errors import EditError
 from pellucid.core.facts import as_facts
 from pellucid.core.results import Learned, WeightEdit
-from pellucid.engine.down_projection import DownProjection, down_projections
-from pellucid.engine.edit_factors import Factors, Wanted, edit_factors, rows_of
+from pellucid.engine.down_projection import DownProjection, down_projections, weight_edit
+from pellucid.engine.edit_factors import Factors, edit_factors, rows_of
+from pellucid.engine.editor_check import need_editor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,11 +82,6 @@ def edited_matrices(
     return found
 
 
-def stored(layer: DownProjection, change: torch.Tensor) -> torch.Tensor:
-    """Return a change [dimension, neuron] as the model stores the matrix."""
-    return change.T if layer.transposed else change
-
-
 def write(subject: Subject, editor: Learned, facts: Any) -> WeightEdit:
     """Return the weight edit that a trained editor makes of facts; all of them are written at once.
 
@@ -98,22 +93,11 @@ def write(subject: Subject, editor: Learned, facts: Any) -> WeightEdit:
     Raises:
         EditError: something else than such an editor, or one of other weights.
     """
-    if editor.apply != APPLY:
-        raise EditError(f"An editor was asked for, but this is applied by {editor.apply!r}; give what mend returned.")
-    own = subject.weights_hash()
-    if editor.provenance.weights_hash not in ("", own):
-        raise EditError(
-            f"The editor was trained for the weights {editor.provenance.weights_hash}, but {subject.name} has {own}; "
-            "train one for this model."
-        )
+    need_editor(subject, editor, APPLY, "mend")
     layers = down_projections(subject, [int(layer) for layer in editor.settings["layers"]])
-    rows: list[Wanted] = rows_of(subject, as_facts(facts))
+    rows = rows_of(subject, as_facts(facts))
     factors = edit_factors(subject, rows, layers)
     tensors = {name: torch.as_tensor(np.asarray(value)) for name, value in editor.tensors.items()}
     with torch.no_grad():
         changes = edited_matrices(tensors, factors, layers)
-    deltas = {layer.name: stored(layer, change) for layer, change in zip(layers, changes, strict=True)}
-    return WeightEdit(
-        f"MEND: {len(rows)} facts", weights_hash=own,
-        deltas={name: delta.contiguous().numpy() for name, delta in deltas.items()},
-    )  # fmt: skip
+    return weight_edit(subject, layers, changes, f"MEND: {len(rows)} facts")

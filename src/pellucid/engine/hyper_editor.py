@@ -14,10 +14,9 @@ import torch
 from pellucid.core.facts import Fact, as_facts
 from pellucid.core.results import Learned, WeightEdit
 from pellucid.engine.continuations import following_ids, spoken
-from pellucid.engine.down_projection import DownProjection, down_projections
+from pellucid.engine.down_projection import DownProjection, down_projections, weight_edit
 from pellucid.engine.edit_factors import Factors, edit_factors, rows_of
 from pellucid.engine.editor_check import need_editor
-from pellucid.engine.gradient_editor import stored
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
@@ -89,13 +88,6 @@ def gated_change(gate: Gate, gradient: torch.Tensor, norm: float) -> torch.Tenso
         gradient / gradient.norm().clamp(min=1e-30)
     )
     return -gate.eta.sigmoid() * norm * (gated + torch.outer(gate.delta, gate.beta.softmax(0)))
-
-
-def middle_matrices(subject: Subject, layers: Sequence[int] | int | None) -> list[DownProjection]:
-    """Return the matrices of some layers, None meaning two in the middle."""
-    middle = max(0, subject.layers // 2 - 1)
-    chosen = [middle, min(middle + 1, subject.layers - 1)] if layers is None else layers
-    return down_projections(subject, sorted({chosen} if isinstance(chosen, int) else set(chosen)))
 
 
 def requests(subject: Subject, facts: Sequence[Fact]) -> list[Request]:
@@ -173,11 +165,3 @@ def hyper_write(subject: Subject, editor: Learned, facts: Any) -> WeightEdit:
         found = changes(subject, network, request, own, matrices)
         total = [before + change for before, change in zip(total, found, strict=True)]
     return weight_edit(subject, matrices, total, f"KnowledgeEditor: {len(asked)} facts")
-
-
-def weight_edit(
-    subject: Subject, matrices: Sequence[DownProjection], total: Sequence[torch.Tensor], title: str
-) -> WeightEdit:
-    """Return changes [dimension, neuron] of matrices as an edit, in the model's own layout."""
-    deltas = {m.name: stored(m, change).cpu().contiguous().numpy() for m, change in zip(matrices, total, strict=True)}
-    return WeightEdit(title, deltas=deltas, weights_hash=subject.weights_hash())

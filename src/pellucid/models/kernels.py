@@ -31,6 +31,7 @@ LEAST_GAIN = 1.15
 LEAST_WEIGHTS = 5_000_000  # smaller models spend their time elsewhere
 LEAST_TOKENS = 2048  # packing costs about as much as multiplying a few hundred
 ROWS_MEASURED = 256
+MOST_MEASURED = 4096  # outputs; a wider product is judged by so many, as measuring a whole unembedding takes seconds
 
 _layers: ContextVar[tuple[Any, dict[torch.nn.Module, Callable[..., Any]]] | None] = ContextVar(
     "pellucid_kernels", default=None
@@ -108,7 +109,7 @@ def _packed(model: torch.nn.Module) -> dict[torch.nn.Module, Callable[..., Any]]
         if weight.dtype != torch.float32 or weight.device.type != "cpu" or "forward" in vars(module):
             continue
         rows = weight.detach() if isinstance(module, torch.nn.Linear) else weight.detach().t()
-        if pays(*rows.shape):
+        if pays(min(len(rows), MOST_MEASURED), rows.shape[1]):
             try:
                 found[module] = _Layer(module, rows)
             except (MemoryError, RuntimeError):  # no room for packed weights

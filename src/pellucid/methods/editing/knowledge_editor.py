@@ -11,12 +11,12 @@ from pellucid.core.errors import EditError, InputError
 from pellucid.core.metadata import method
 from pellucid.core.params import Count, NonNegativeFloat, Positive, PositiveFloat
 from pellucid.core.results import Evidence, Learned
-from pellucid.engine.down_projection import DownProjection
+from pellucid.engine.down_projection import DownProjection, middle_matrices
 from pellucid.engine.edit_cases import EditCase, as_cases
 from pellucid.engine.edit_factors import edit_factors, rows_of
 from pellucid.engine.edit_losses import losses_under, new_weights
 from pellucid.engine.edit_texts import drawn, edit_texts
-from pellucid.engine.hyper_editor import APPLY, HyperNetwork, changes, learned, middle_matrices, new_network, requests
+from pellucid.engine.hyper_editor import APPLY, HyperNetwork, changes, learned, new_network, requests
 from pellucid.engine.planning import check_cancelled
 from pellucid.engine.training_account import training_account
 from pellucid.models.subject import Subject

@@ -10,15 +10,14 @@ import torch
 from pellucid.core.errors import EditError, InputError
 from pellucid.core.metadata import method
 from pellucid.core.params import Count, NonNegativeFloat, Positive, PositiveFloat
-from pellucid.core.results import Evidence, Learned
-from pellucid.engine.backward import frozen
-from pellucid.engine.borrowed_weights import borrowed_weights
-from pellucid.engine.down_projection import DownProjection, down_projections
+from pellucid.core.results import Learned
+from pellucid.engine.down_projection import DownProjection, middle_matrices
 from pellucid.engine.edit_cases import EditCase, as_cases, nearby
-from pellucid.engine.edit_factors import Factors, edit_factors, loss_of, rows_of, wanted_rows
-from pellucid.engine.gradient_editor import APPLY, edited_matrices, new_editor, stored, trained_parts
-from pellucid.models.batch import Row
-from pellucid.models.forward import forward
+from pellucid.engine.edit_factors import Factors, edit_factors, rows_of, wanted_rows
+from pellucid.engine.edit_losses import losses_under, new_weights, next_log_probs
+from pellucid.engine.edit_texts import drawn
+from pellucid.engine.gradient_editor import APPLY, edited_matrices, new_editor, trained_parts
+from pellucid.engine.training_account import training_account
 from pellucid.models.subject import Subject
 
 
@@ -68,15 +67,17 @@ def mend(
     cases = as_cases(facts)
     if len(cases) < 2:
         raise InputError(f"MEND trains on facts, but {len(cases)} was given; give a dozen or more.")
-    middle = max(0, subject.layers // 2 - 1)
-    at = [middle, min(middle + 1, subject.layers - 1)] if layers is None else layers
-    matrices = down_projections(subject, sorted({at} if isinstance(at, int) else set(at)))
+    matrices = middle_matrices(subject, layers)
     factors = edit_factors(subject, rows_of(subject, [case.fact for case in cases]), matrices)
     generator = torch.Generator().manual_seed(seed)
     editor = new_editor(factors, hidden, first, generator)
     curve = _trained(subject, editor, list(zip(cases, factors, strict=True)), matrices,
                      (steps, per_step, together), (rate, locality), generator)  # fmt: skip
-    return _learned(editor, matrices, curve, len(cases))
+    return Learned(
+        f"MEND: an editor of {len(matrices)} layers",
+        tensors={name: tensor.detach().numpy() for name, tensor in editor.items()}, apply=APPLY,
+        site="mlp.out", settings={"layers": [matrix.layer for matrix in matrices]},
+    ).with_evidence(training_account(curve, f"{len(cases)} facts"))  # fmt: skip
 
 
 def _trained(
@@ -93,8 +94,8 @@ def _trained(
         optimiser.zero_grad()
         total = 0.0
         groups = torch.randperm(len(every), generator=generator)[: per_step * together].split(together)
-        for drawn in groups:
-            chosen = [every[i] for i in drawn.tolist()]
+        for group in groups:
+            chosen = [every[i] for i in group.tolist()]
             loss = _loss(subject, editor, chosen, matrices, locality, generator) / len(groups)
             loss.backward()
             total += float(loss.detach())
@@ -106,50 +107,18 @@ def _trained(
     return curve
 
 
-def _learned(
-    editor: dict[str, torch.Tensor], matrices: Sequence[DownProjection], curve: Sequence[float], facts: int
-) -> Learned:
-    tenth = max(1, len(curve) // 10)
-    start, end = sum(curve[:tenth]) / tenth, sum(curve[-tenth:]) / tenth
-    summary = f"The loss of single edits went from {start:.3g} to {end:.3g} over {len(curve)} steps on {facts} facts."
-    series = {"x": tuple(map(float, range(len(curve)))), "loss": tuple(curve)}
-    return Learned(
-        f"MEND: an editor of {len(matrices)} layers",
-        tensors={name: tensor.detach().numpy() for name, tensor in editor.items()}, apply=APPLY,
-        site="mlp.out", settings={"layers": [matrix.layer for matrix in matrices]},
-    ).with_evidence(Evidence("training", summary, {"first": start, "last": end}, series, ok=end < start))  # fmt: skip
-
-
 def _loss(
     subject: Subject, editor: dict[str, torch.Tensor], chosen: Sequence[tuple[EditCase, Sequence[Factors]]],
     matrices: Sequence[DownProjection], locality: float, generator: torch.Generator,
 ) -> torch.Tensor:  # fmt: skip
     """Return the loss of one edit, a mean over its facts: each answer in some wording, and what one neighbour loses."""
-    rows, kept = [], []
+    asked, kept = [], []
     for case, _ in chosen:
         prompts, near = [case.fact.text, *case.paraphrases], nearby([case])
-        rows += wanted_rows(subject, [(_one_of(prompts, generator), case.fact.target)])
-        kept += [Row(subject.encode(_one_of(near, generator).prompt).ids)] if near and locality else []
-    with frozen(subject.model), torch.enable_grad():
-        changes = edited_matrices(editor, [own for _, own in chosen], matrices)
-        new = {m.name: m.weight + stored(m, change).to(m.weight) for m, change in zip(matrices, changes, strict=True)}
-        with borrowed_weights(subject, new):
-            logits = forward(subject, [*(Row(row.ids) for row in rows), *kept], grad=True).logits
-        losses = [loss_of(logits[i, list(row.places)], row.target) for i, row in enumerate(rows)]
-        loss = torch.stack(losses).mean()
-        if kept:
-            loss = loss + locality * _drift(subject, kept, logits[len(rows) :])
-    subject.count(backwards=len(rows) + len(kept))
-    return loss
-
-
-def _one_of(things: Sequence[Any], generator: torch.Generator) -> Any:
-    return things[int(torch.randint(len(things), (1,), generator=generator))]
-
-
-def _drift(subject: Subject, rows: Sequence[Row], after: torch.Tensor) -> torch.Tensor:
-    """Return the mean over rows of KL(before | after) of the next token behind each."""
-    ends = [len(row.ids) - 1 for row in rows]
-    with torch.no_grad():
-        before = forward(subject, rows).logits[range(len(rows)), ends].float().log_softmax(-1)
-    return (before.exp() * (before - after[range(len(rows)), ends].float().log_softmax(-1))).sum(-1).mean()
+        asked += wanted_rows(subject, [(drawn(prompts, generator), case.fact.target)])
+        kept += [subject.encode(drawn(near, generator).prompt).ids] if near and locality else []
+    changes = edited_matrices(editor, [own for _, own in chosen], matrices)
+    answers, drift = losses_under(
+        subject, new_weights(matrices, changes), asked, kept, next_log_probs(subject, kept)
+    )  # fmt: skip
+    return answers + locality * drift

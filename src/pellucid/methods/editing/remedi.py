@@ -10,13 +10,14 @@ import torch
 from pellucid.core.errors import EditError, InputError
 from pellucid.core.metadata import method
 from pellucid.core.params import Count, NonNegativeFloat, Positive, PositiveFloat
-from pellucid.core.results import Evidence, Learned
+from pellucid.core.results import Learned
 from pellucid.engine.backward import frozen
 from pellucid.engine.continuations import following_ids
 from pellucid.engine.edit_cases import as_cases
 from pellucid.engine.edit_factors import loss_of
 from pellucid.engine.entity_edits import APPLY, Described, attribute_vectors, described
 from pellucid.engine.lens import stream_sites
+from pellucid.engine.training_account import training_account
 from pellucid.models.batch import Row
 from pellucid.models.edits import Edit
 from pellucid.models.forward import forward
@@ -93,14 +94,10 @@ def remedi(
 
 
 def _learned(site: str, weight: torch.Tensor, bias: torch.Tensor, curve: Sequence[float], facts: int) -> Learned:
-    tenth = max(1, len(curve) // 10)
-    start, end = sum(curve[:tenth]) / tenth, sum(curve[-tenth:]) / tenth
-    summary = f"The loss went from {start:.3g} to {end:.3g} over {len(curve)} steps on {facts} facts."
-    series = {"x": tuple(map(float, range(len(curve)))), "loss": tuple(curve)}
     return Learned(
         "REMEDI: attributes added to entities", apply=APPLY, site=site,
         tensors={"weight": weight.detach().cpu().numpy(), "bias": bias.detach().cpu().numpy()},
-    ).with_evidence(Evidence("training", summary, {"first": start, "last": end}, series, ok=end < start))  # fmt: skip
+    ).with_evidence(training_account(curve, f"{facts} facts"))  # fmt: skip
 
 
 def _loss(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from pellucid.core.results import Evidence, Table
 from pellucid.core.targets import Target
 from pellucid.core.tokens import Tokens
 from pellucid.engine.cone import score_edits
-from pellucid.engine.paths import Runs, Sender, fed_forward, mixed, receiver_of, senders_to
+from pellucid.engine.paths import receiver_of, senders_to
 from pellucid.engine.readout import Readout
+from pellucid.engine.scrubbing import Scrub, sender_of
 from pellucid.engine.targets import resolve
 from pellucid.models.edits import Edit
 from pellucid.models.subject import Subject
@@ -71,7 +72,7 @@ def causal_scrubbing(
         for t in targets or [None] * len(encoded)
     ]
     readouts = [resolve(subject, tokens, target) for tokens, target in zip(encoded, asked, strict=True)]
-    scrub = _Scrub(subject, encoded, hypothesis, features or {}, np.random.default_rng(seed))
+    scrub = Scrub(subject, encoded, hypothesis, features or {}, np.random.default_rng(seed))
     references = np.repeat(np.arange(len(encoded)), samples)
     scrubbed = scrub.stream("logits", references)
     others = scrub.rng.integers(len(encoded), size=len(references))
@@ -103,68 +104,6 @@ def _encoded(subject: Subject, prompts: Sequence[Any], targets: Sequence[Any] | 
     return encoded
 
 
-class _Scrub:
-    """The recursion: what each part writes when only what the hypothesis names is kept."""
-
-    def __init__(
-        self, subject: Subject, encoded: list[Tokens], hypothesis: Mapping[str, Sequence[str]],
-        features: Mapping[str, Sequence[Any]], rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        self.subject, self.hypothesis, self.features, self.rng = subject, hypothesis, features, rng
-        self.runs = [Runs(subject, tokens, tokens) for tokens in encoded]
-        self.tokens, self.end = encoded[0], f"blocks.{subject.layers - 1}.resid_post"
-
-    def written(self, part: str, references: np.ndarray) -> list[torch.Tensor]:
-        """Return what a part writes for each reference prompt: [position, dimension] each."""
-        chosen = self._agreeing(part, references)
-        sender = _sender(self.subject, part)
-        inputs = [f"{part}.{one}" for one in "qkv" if f"{part}.{one}" in self.hypothesis]
-        if part not in self.hypothesis and not inputs:
-            return [self.runs[i].written(sender) for i in chosen]
-        if sender.head < 0:
-            streams = self.stream(part, chosen)
-            before = [self.runs[i].good[f"blocks.{sender.layer}.resid_pre"] for i in chosen]
-            scale = self.runs[0].scale
-            made = fed_forward(self.subject, self.tokens, sender.layer, streams, before)
-            return [scale * value for value in made]
-        if inputs:
-            given = {one: self.stream(f"{part}.{one}", chosen) for one in "qkv"}
-        else:
-            given = dict.fromkeys("qkv", self.stream(part, chosen))
-        mixes = mixed(self.subject, self.tokens, sender.layer, sender.head, given)
-        return [self.runs[0].projected(sender, mix) for mix in mixes]
-
-    def stream(self, part: str, references: np.ndarray) -> list[torch.Tensor]:
-        """Return the stream that a part reads: that of a random prompt, with the named parts exchanged."""
-        site = self.end if part == "logits" else self.runs[0].stream(receiver_of(self.subject, part))
-        others = self.rng.integers(len(self.runs), size=len(references))
-        streams = [self.runs[i].good[site] for i in others]
-        for source in self.hypothesis.get(part, ()):
-            sender = _sender(self.subject, source)
-            kept = self.written(source, references)
-            streams = [
-                stream + new - self.runs[i].written(sender)
-                for stream, new, i in zip(streams, kept, others, strict=True)
-            ]
-        return streams
-
-    def _agreeing(self, part: str, references: np.ndarray) -> np.ndarray:
-        """Return for each reference a random prompt with the same feature of the part."""
-        if part not in self.features:
-            return references
-        groups: dict[Hashable, list[int]] = {}
-        for i, label in enumerate(self.features[part]):
-            groups.setdefault(label, []).append(i)
-        return np.array([self.rng.choice(groups[self.features[part][i]]) for i in references])
-
-
-def _sender(subject: Subject, part: str) -> Sender:
-    if part == "embed":
-        return Sender(-1, -1)
-    found = receiver_of(subject, part)
-    return Sender(found.layer, found.head)
-
-
 def _check(
     subject: Subject, hypothesis: Mapping[str, Sequence[str]], features: Mapping[str, Sequence[Any]], count: int
 ) -> None:
@@ -177,12 +116,12 @@ def _check(
     for part, sources in hypothesis.items():
         read = senders_to(subject, receiver_of(subject, part))
         for source in sources:
-            if source == "logits" or source.endswith((".q", ".k", ".v")) or _sender(subject, source) not in read:
+            if source == "logits" or source.endswith((".q", ".k", ".v")) or sender_of(subject, source) not in read:
                 raise InputError(f"The hypothesis says that {part} reads {source}, which does not write before it.")
         if part != "logits" and part.endswith((".q", ".k", ".v")) and part[:-2] in hypothesis:
             raise InputError(f"The hypothesis names both {part} and {part[:-2]}; give all of the head, or its inputs.")
     for part, labels in features.items():
-        _sender(subject, part)
+        sender_of(subject, part)
         if len(labels) != count:
             raise InputError(f"The feature of {part} has {len(labels)} values for {count} prompts; give one each.")
 
