@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def line(record: dict[str, Any]) -> str:
     return f"{name}: {'; '.join(parts)}{limit}"
 
 
-def write(results: Path, file: Path) -> None:
-    """Write the page of results."""
+def write(results: Path, file: Path, pairs: Sequence[tuple[str, str, str]] = ()) -> None:
+    """Write the page of results; of `pairs`, (job, peer, model), those without a record are named."""
     records = json.loads(results.read_text(encoding="utf-8"))
     good = [record for record in records if "failed" not in record]
     text = [HEAD]
@@ -72,6 +73,9 @@ def write(results: Path, file: Path) -> None:
         text += [_count(record, name, one) for name, one in counts.items()]
     failed = [record for record in records if "failed" in record]
     text += ["", *(f"- {line(record)}" for record in failed)]
+    have = {(record["job"], record["peer"], record["model"]) for record in records}
+    lacking = [" / ".join(pair) for pair in pairs if pair not in have]
+    text += ["", f"Not measured yet: {', '.join(lacking)}."] if lacking else []
     file.write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,8 @@
 """Run the benchmark: `python bench/run.py`, or one pair: `python bench/run.py --job ig --peer captum --model llama`.
 
 Every pair runs in its peer's environment (made when it is missing), one after the other. Records are merged into
-bench/results.json after every pair, and bench/RESULTS.md is written from it.
+bench/results.json after every pair, and bench/RESULTS.md is written from it. What was never measured comes first, then
+what was measured longest ago, so that a run that its minutes end is taken up by the next.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ SECONDS = {
 }  # spent on the runs in turns, but for the fewest runs that are always made
 
 
-def pairs(job: str | None, peer: str | None, model: str | None) -> list[tuple[str, str, str]]:
+Pair = tuple[str, str, str]
+
+
+def pairs(job: str | None, peer: str | None, model: str | None) -> list[Pair]:
     """Return (job, peer, model) of what is to run: first everything on GPT-2, then on Llama, then on BERT."""
     return [
         (one.name, other, shape)
@@ -44,7 +48,16 @@ def pairs(job: str | None, peer: str | None, model: str | None) -> list[tuple[st
     ]
 
 
-def run(pair: tuple[str, str, str], options: list[str], seconds: float) -> dict[str, Any]:
+def oldest_first(todo: list[Pair], records: list[dict[str, Any]]) -> list[Pair]:
+    """Return pairs in the order of when each was measured at full size, those that never were before all others."""
+    when = {
+        (one["job"], one["peer"], one["model"]): one["when"]
+        for one in records if "failed" not in one and not one.get("small", False)
+    }  # fmt: skip
+    return sorted(todo, key=lambda pair: when.get(pair, ""))
+
+
+def run(pair: Pair, options: list[str], seconds: float) -> dict[str, Any]:
     """Run one pair in its environment and return its record, or what went wrong."""
     job, peer, model = pair
     python = environments.python_of(peer)
@@ -62,9 +75,14 @@ def run(pair: tuple[str, str, str], options: list[str], seconds: float) -> dict[
     return {"job": job, "peer": peer, "model": model, "failed": said.replace(str(ROOT), ".")}
 
 
+def read(file: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of results; none where there is no file yet."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
 def merge(records: list[dict[str, Any]], file: Path) -> None:
     """Put records into the file of results, each in place of the older one of its job, peer, model and size."""
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kept = read(file)
     key = lambda one: (one["job"], one["peer"], one["model"], one.get("small", False))  # noqa: E731
     table = {key(one): one for one in kept} | {key(one): one for one in records}
     file.write_text(json.dumps(list(table.values()), indent=1) + "\n", encoding="utf-8")
@@ -99,18 +117,23 @@ def main(arguments: list[str] | None = None) -> int:
     scratch = given.small or given.count or given.layers != 12 or given.threads != 2
     file = Path(tempfile.gettempdir()) / "pellucid-bench.json" if scratch else RESULTS
     file = file.with_name("results-gpu.json") if given.gpu and not scratch else file
+    failed = _run_all(oldest_first(todo, read(file)), options, given.minutes, file)
+    if not scratch:
+        report.write(file, file.with_suffix(".md").with_name(file.stem.upper() + ".md"), pairs(None, None, None))
+    return failed
+
+
+def _run_all(todo: list[Pair], options: list[str], minutes: float, file: Path) -> int:
+    """Run pairs until the minutes are over, keep each record, and return how many pairs failed."""
     start, failed = time.perf_counter(), 0
-    for pair in todo:
-        if time.perf_counter() - start > 60 * given.minutes:
-            record: dict[str, Any] = dict(zip(("job", "peer", "model"), pair, strict=True))
-            record["failed"] = f"not run: {given.minutes:g} minutes were over"
-        else:
-            record = run(pair, options, SECONDS[pair[2]])
+    for done, pair in enumerate(todo):
+        if time.perf_counter() - start > 60 * minutes:
+            print(f"{minutes:g} minutes are over; {len(todo) - done} pairs are left and come first in the next run.")
+            break
+        record = run(pair, options, SECONDS[pair[2]])
         failed += "failed" in record
         merge([record], file)
         print(report.line(record), flush=True)
-    if not scratch:
-        report.write(file, file.with_suffix(".md").with_name(file.stem.upper() + ".md"))
     return failed
 
 

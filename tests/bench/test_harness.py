@@ -44,10 +44,26 @@ def test_a_pair_is_measured_and_agrees(job: str, peer: str, tmp_path: Path) -> N
     run.merge([record, {"job": "ig", "peer": "captum", "model": "gpt2", "failed": "absent"}], file)
     run.merge([record], file)
     assert len(json.loads(file.read_text(encoding="utf-8"))) == 2
-    report.write(file, tmp_path / "RESULTS.md")
+    report.write(file, tmp_path / "RESULTS.md", [("ig", "captum", "gpt2"), ("lime", "shap", "gpt2")])
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert name in page
     assert "ig / captum / gpt2: absent" in page
+    assert "Not measured yet: lime / shap / gpt2." in page
+
+
+def test_a_run_that_time_ended_is_taken_up_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    todo = [("ig", "captum", "gpt2"), ("ig", "captum", "llama"), ("capture", "own", "gpt2")]
+    old = {"job": "ig", "peer": "captum", "model": "gpt2", "when": "2026-01-02 03:04", "ways": {}}
+    failed = {"job": "ig", "peer": "captum", "model": "llama", "failed": "absent"}
+    assert run.oldest_first(todo, [old, failed]) == [todo[1], todo[2], todo[0]]
+    file = tmp_path / "results.json"
+    run.merge([old], file)
+    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("no minutes, no runs"))
+    assert run._run_all(todo, [], -1.0, file) == 0
+    assert run.read(file) == [old], "what was measured before is kept"
+    assert "3 pairs are left" in capsys.readouterr().out
 
 
 @pytest.mark.slow
