@@ -64,11 +64,10 @@ def test_a_curvature_that_rounding_made_indefinite_is_summed_in_float64() -> Non
     labels = torch.as_tensor((line[0, :, 0] > 0).astype(int))
     y, w = labels.double(), torch.zeros(1, 5, dtype=torch.float64)
     problem = _Problem(values, y, 1.0)
-    share = problem.x.float() * 0.25
-    _, bad = torch.linalg.cholesky_ex((problem.x.mT @ share).double() + torch.diag(problem.ridge))
+    _, bad = torch.linalg.cholesky_ex((problem.x * 0.25 @ problem.x.mT).double() + torch.diag(problem.ridge))
     assert bool(bad.any()), "otherwise this test shows nothing"
     factor = problem.curvature(torch.sigmoid(problem.logits(w)))[0]
     wide = problem.x[0].double()
-    hessian = wide.T @ (wide * 0.25) + torch.diag(problem.ridge)
+    hessian = (wide * 0.25) @ wide.T + torch.diag(problem.ridge)
     assert float((factor @ factor.T - hessian).abs().max() / hessian.abs().max()) < 1e-9
     assert bool(torch.isfinite(logistic_probes(values, labels).losses).all())

@@ -65,41 +65,46 @@ def logistic_probes(
 
 
 class _Problem:
-    """The losses of all probes: sums over items in the features' own precision, everything else in float64."""
+    """The losses of all probes: sums over items in the features' own precision, everything else in float64.
+
+    `x` [probe, dimension + 1, item] has the centred features and a row of ones. In this layout, and with the vector on
+    the left, batched products with one vector a probe were measured to be four times as fast as in any other.
+    """
 
     def __init__(self, values: torch.Tensor, y: torch.Tensor, strength: float) -> None:
         own = values if values.dtype == torch.float64 else values.float()
         self.centre = own.mean(1, keepdim=True)  # the bias takes the centre up; centred sums are better conditioned
         if not bool(torch.isfinite(self.centre).all()):  # a mean shows every value that is not
             raise InputError("Probes need finite values, but NaN or infinity is among them; load the model in float32.")
-        self.x = own.new_empty(*own.shape[:2], own.shape[2] + 1)
-        torch.sub(own, self.centre, out=self.x[..., :-1])
-        self.x[..., -1] = 1
+        self.x = own.new_empty(len(own), own.shape[2] + 1, own.shape[1])
+        torch.sub(own.mT, self.centre.mT, out=self.x[:, :-1])
+        self.x[:, -1] = 1
         self.y, self.strength = y, strength
-        self.ridge = torch.ones(self.x.shape[-1], dtype=torch.float64, device=values.device)
+        self.ridge = torch.ones(self.x.shape[1], dtype=torch.float64, device=values.device)
         self.ridge[-1] = 0
 
     def logits(self, w: torch.Tensor) -> torch.Tensor:
-        return torch.bmm(self.x, w[:, :, None].to(self.x))[..., 0].double()
+        return torch.bmm(w[:, None].to(self.x), self.x)[:, 0].double()
 
     def loss(self, w: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         data = torch.nn.functional.softplus(logits) - self.y * logits
         return self.strength * data.sum(-1) + 0.5 * (self.ridge * w * w).sum(-1)
 
     def gradient(self, w: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        sums = torch.bmm((p - self.y)[:, None].to(self.x), self.x)[:, 0]
+        sums = torch.bmm((p - self.y)[:, None].to(self.x), self.x.mT)[:, 0]
         return self.strength * sums.double() + self.ridge * w
 
     def curvature(self, p: torch.Tensor) -> torch.Tensor:
         """Return the Cholesky factors of the Hessians, summed again in float64 where rounding made one indefinite."""
         little = torch.diag(self.ridge + 1e-12 * self.strength * len(self.y))
-        share = (self.strength * p * (1 - p))[..., None]
+        share = (self.strength * p * (1 - p))[:, None]
         parts = zip(self.x.split(IN_CACHE), share.to(self.x).split(IN_CACHE), strict=True)
-        sums = torch.cat([torch.bmm(x.mT, x * weight) for x, weight in parts])
+        weighted = torch.empty_like(self.x[:IN_CACHE])  # one for all parts: fresh memory is slow to touch
+        sums = torch.cat([torch.bmm(torch.mul(x, weight, out=weighted[: len(x)]), x.mT) for x, weight in parts])
         factors, bad = torch.linalg.cholesky_ex(sums.double() + little)
         for i in bad.nonzero()[:, 0].tolist():
             wide = self.x[i].double()
-            factors[i] = torch.linalg.cholesky(wide.mT @ (wide * share[i]) + little)
+            factors[i] = torch.linalg.cholesky((wide * share[i]) @ wide.T + little)
         return factors
 
 
@@ -111,7 +116,7 @@ def _fitted(
     The curvature costs more than everything else, so it is kept while steps with it still gain quickly.
     """
     problem = _Problem(values, y, strength)
-    w = torch.zeros(len(values), problem.x.shape[-1], dtype=torch.float64, device=values.device)
+    w = torch.zeros(len(values), problem.x.shape[1], dtype=torch.float64, device=values.device)
     logits = problem.logits(w)
     loss, taken, factors = problem.loss(w, logits), 0, None
     before = most = torch.zeros_like(loss)
