@@ -39,7 +39,7 @@ INVARIANTS = {
     ),
 }  # fmt: skip
 # What `python -m bench.editing --time` and `python -m bench.steering --job NAME` printed, saved by whoever timed them.
-TIMED = ROOT / "out" / "bench"
+TIMED = ROOT / "bench" / "timed"
 TRUTH = ("cities", "neg_cities", "larger_than", "sp_en_trans", "companies_true_false", "common_claim_true_false")
 STATEMENTS = 200
 QUICK: dict[str, Any] = {"rome": {"steps": 10}}
@@ -139,15 +139,18 @@ def editing_jobs(out: Path) -> Shown:
 @line("bench: 144 head probes, last-token activations of 1,000 pairs",
       bar=">= 10x a scikit-learn loop at equal loss (1e-4); >= 2.2x repeng's way")  # fmt: skip
 def steering_jobs(out: Path) -> Shown:
-    """Count both jobs, and read what was timed."""
+    """Compare both ways at small sizes now, and read what was timed, compared and counted at full size."""
     figures, good = [], True
     for job, bar in (("probes", 10.0), ("activations", 2.2)):
-        record = json.loads(printed("bench.steering", "--job", job, "--count"))
-        low, high = record["ours - theirs, from and to"]
-        equal = high <= 1e-4 and (job == "probes" or low >= -1e-4)  # a lower loss is no fault
+        now = json.loads(printed("bench.steering", "--job", job, "--small", "--count"))
+        file = TIMED / f"steering-{job}.json"
+        records = [now, *([json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else [])]
+        gaps = [record["ours - theirs, from and to"] for record in records]
+        # A lower loss is no fault.
+        equal = all(high <= 1e-4 and (job == "probes" or low >= -1e-4) for low, high in gaps)
         said, fast = timed(job, bar)
-        counts = {name: float(f"{value:.3g}") for name, value in record["counts"].items()}
-        figures.append(f"{job}: {said}; ours - theirs {low:.1e} to {high:.1e}; {counts}")
+        counts = {name: float(f"{value:.3g}") for name, value in records[-1]["counts"].items()}
+        figures.append(f"{job}: {said}; ours - theirs {gaps}; {counts}")
         good = good and fast and equal
     return Shown("; ".join(figures), good)
 
