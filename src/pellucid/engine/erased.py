@@ -17,6 +17,8 @@ from pellucid.engine.erasure import Eraser, one_hot
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
+UNDECIDED = 1e-9  # logits below are rounding: classes of equal size that a probe cannot tell apart
+
 
 def labelled(
     subject: Subject, prompts: Sequence[Any], labels: Sequence[Any], site: str, layers: Sequence[int] | None,
@@ -78,6 +80,6 @@ def _accuracies(values: np.ndarray, told: np.ndarray) -> np.ndarray:
     for column in told.T:
         labels = torch.as_tensor(column)
         logits = logistic_probes(rows, labels).logits(rows)
-        found.append(((logits > 0) == (labels > 0.5)).double().mean(-1))
+        found.append(((logits > UNDECIDED) == (labels > 0.5)).double().mean(-1))
     accuracy: np.ndarray = torch.stack(found).mean(0).numpy()
     return accuracy
