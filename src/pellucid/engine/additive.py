@@ -88,10 +88,15 @@ class Additive:
 
     def linear(self, call: Call, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Multiply the parts by the weights and share the bias among them."""
-        if bias is None or not self.depends(x):
+        if not self.depends(x):
             return call(x, weight, bias)
         total, part = parts(x)
-        return forward_ad.make_dual(call(total, weight, bias), self._with(bias, call(part, weight, None)))
+        moved = call(part, weight, None)
+        if total.ndim == 3 and len(total) == self.rows:  # [row, position, dimension]: the total is that of any row
+            value = call(total[:1], weight, bias).repeat(self.rows, 1, 1)
+        else:
+            value = call(total, weight, bias)
+        return forward_ad.make_dual(value, moved if bias is None else self._with(bias, moved))
 
     def product(self, call: Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Give each factor's parts half of the product."""
