@@ -23,8 +23,8 @@ from pellucid.models.taps import first_input, rewrap, unwrap
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
-PADDING = 1.15  # rows of one batch may be padded by this factor
-FREE_TOKENS = 512  # below this many tokens padding costs less than another batch
+PADDING = 1.1  # rows of one batch may be padded by this factor
+FREE_TOKENS = 256  # below this many tokens padding costs less than another batch
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
 MOST_ROWS, MOST_TOKENS = 1024, 1 << 18
-CONE_PADDING = 1.25  # measured, attention to kept positions included
+CONE_PADDING = 1.15  # measured, attention to kept positions included
 
 
 @dataclass

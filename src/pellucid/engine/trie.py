@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEAST_SAVING = 6  # tokens; below this an extra level costs more than it saves
 MOST_BYTES = 1 << 30
-PADDING = 1.15  # rows of one batch may be padded by this factor
+PADDING = 1.07  # rows of one batch may be padded by this factor
 FREE_TOKENS = 256  # below this many tokens padding costs less than another batch
 
 
