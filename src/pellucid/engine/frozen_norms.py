@@ -29,9 +29,8 @@ class FrozenNorm:
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return the linear part for vectors [positions, ..., dimension]; of the input itself it is norm(x) - bias."""
-        vectors = vectors - vectors.mean(-1, keepdim=True) if self.centred else vectors
-        between = [1] * (vectors.ndim - 2)
-        return vectors * self.gain.view(len(self.gain), *between, -1)
+        gain = self.gain.view(len(self.gain), *[1] * (vectors.ndim - 2), -1)
+        return (vectors - vectors.mean(-1, keepdim=True)).mul_(gain) if self.centred else vectors * gain
 
     def back(self, directions: torch.Tensor) -> torch.Tensor:
         """Return directions [..., positions, dimension] at the output as directions at the input: the transpose."""

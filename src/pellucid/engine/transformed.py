@@ -6,6 +6,7 @@ its terms for every block, with the residual stream around them and the norms be
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -109,7 +110,8 @@ class AttentionBlock:
 
     def added(self, vectors: torch.Tensor, rows: slice) -> torch.Tensor:
         """Return what vectors [queries, ..., dimension] out of the output projection add to the residual stream."""
-        return self.scale * (vectors if self.sub_norm is None else self.sub_norm.rows(rows)(vectors))
+        normed = vectors if self.sub_norm is None else self.sub_norm.rows(rows)(vectors)
+        return normed if self.scale == 1 else self.scale * normed
 
 
 def proximity(parts: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
@@ -117,8 +119,11 @@ def proximity(parts: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
 
     max(0, |whole|_1 - |whole - part|_1), divided by its sum over parts; |part|_1 takes its place where none comes near.
     """
-    near = (whole.abs().sum(-1, keepdim=True) - (whole[:, None] - parts).abs().sum(-1)).clamp(min=0)
-    near = torch.where(near.sum(-1, keepdim=True) > 0, near, parts.abs().sum(-1))
+    length = functools.partial(torch.linalg.vector_norm, ord=1, dim=-1)
+    near = (length(whole)[:, None] - length(whole[:, None] - parts)).clamp(min=0)
+    far = near.sum(-1) <= 0
+    if bool(far.any()):
+        near[far] = length(parts[far])
     return near / near.sum(-1, keepdim=True).clamp(min=1e-30)
 
 

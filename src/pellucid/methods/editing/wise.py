@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from pellucid.core.errors import EditError, InputError
 from pellucid.core.facts import Fact, as_facts
 from pellucid.core.metadata import method
 from pellucid.core.params import Count, Fraction, NonNegativeFloat, Positive, PositiveFloat
 from pellucid.core.results import Evidence, Learned
-from pellucid.engine.backward import frozen
 from pellucid.engine.down_projection import DownProjection, down_projections
 from pellucid.engine.edit_account import efficacy
-from pellucid.engine.edit_factors import Wanted, loss_of, rows_of
+from pellucid.engine.edit_factors import rows_of
 from pellucid.engine.own_text import own_texts
-from pellucid.engine.planning import check_cancelled, in_batches
-from pellucid.engine.side_memory import APPLY, activation_difference, merged, routing_loss, side_edits
+from pellucid.engine.side_memory import APPLY, activation_difference, merged, side_edits
+from pellucid.engine.side_memory_training import Task, task_of, train_change
 from pellucid.engine.training_account import training_account
-from pellucid.models.batch import Row
-from pellucid.models.edits import Edit
-from pellucid.models.forward import forward
 from pellucid.models.subject import Subject
 
 TEXTS, LENGTH = 32, 24
-
-
-class _Task(NamedTuple):
-    """What is trained on: rows, their keys where the target is predicted, keys of other text, the margins' unit."""
-
-    rows: list[Wanted]
-    keys: list[torch.Tensor]
-    others: torch.Tensor
-    unit: float
-    margins: tuple[float, float, float]
 
 
 @method(
@@ -92,89 +77,20 @@ def wise(
     at = subject.layers // 2 if layer is None else layer
     [matrix] = down_projections(subject, [at])
     own = own_texts(subject, TEXTS, LENGTH, seed) if irrelevant is None else None
-    task = _task(subject, matrix, rows, own or [subject.encode(text).ids for text in irrelevant or ()],
+    task = task_of(subject, matrix, rows, own or [subject.encode(text).ids for text in irrelevant or ()],
                  (inside, outside, apart))  # fmt: skip
     generator, changes, curves = torch.Generator().manual_seed(seed), list[torch.Tensor](), list[list[float]]()
     for part in np.array_split(np.arange(len(rows)), min(shards, len(rows))):
         mask = torch.rand(matrix.matrix.shape, generator=generator) < share
         shard = task._replace(rows=[task.rows[i] for i in part], keys=[task.keys[i] for i in part])
-        change, curve = _trained(subject, matrix, shard, mask.to(task.others), (steps, per_step, rate), generator)
+        change, curve = train_change(subject, matrix, shard, mask.to(task.others), (steps, per_step, rate), generator)
         changes.append(change)
         curves.append(curve)
     return _memory(subject, matrix, task, merged(changes), reach, np.mean(curves, 0).tolist(), asked)
 
 
-def _task(
-    subject: Subject, matrix: DownProjection, rows: list[Wanted], texts: Sequence[tuple[int, ...]],
-    margins: tuple[float, float, float],
-) -> _Task:  # fmt: skip
-    """Return keys, which no change of the matrix moves: those of the facts, and those of all other places."""
-    if not texts:
-        raise InputError("WISE keeps other text away from its facts, but irrelevant is empty; give texts, or None.")
-    found = _keys(subject, matrix, [row.ids for row in rows])
-    keys = [own[list(row.places)] for own, row in zip(found, rows, strict=True)]
-    before = [own[: row.prompt - 1] for own, row in zip(found, rows, strict=True)]
-    others = torch.cat([*before, *_keys(subject, matrix, texts)])
-    unit = float((torch.cat(keys) @ matrix.matrix.to(others).T).norm(dim=-1).mean())
-    return _Task(rows, keys, others, unit, margins)
-
-
-@torch.no_grad()
-def _keys(subject: Subject, matrix: DownProjection, texts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
-    """Return what enters the matrix in each text: [positions, neuron], float32 or wider."""
-    wide = torch.float64 if subject.dtype == "float64" else torch.float32
-
-    def run(batch: list[tuple[int, ...]]) -> list[torch.Tensor]:
-        output = forward(subject, [Row(ids) for ids in batch], capture=[matrix.key], stop=True)
-        return [output.row(matrix.key, i).to(wide) for i in range(len(batch))]
-
-    return in_batches(texts, [len(ids) for ids in texts], run)
-
-
-def _trained(
-    subject: Subject, matrix: DownProjection, task: _Task, mask: torch.Tensor, how: tuple[int, int, float],
-    generator: torch.Generator,
-) -> tuple[torch.Tensor, list[float]]:  # fmt: skip
-    """Return the change [dimension, neuron] that a shard asks for, and its loss at each step."""
-    steps, per_step, rate = how
-    free, curve = torch.zeros_like(mask).requires_grad_(), list[float]()
-    optimiser = torch.optim.Adam([free], lr=rate * float(matrix.matrix.square().mean().sqrt()))
-    for _ in range(steps):
-        check_cancelled()
-        drawn = torch.randperm(len(task.rows), generator=generator)[:per_step].tolist()
-        change = free * mask
-        inner, outer = (activation_difference(keys, change) / task.unit for keys in (torch.cat(task.keys), task.others))
-        loss = routing_loss(inner, outer, *task.margins) + _loss(subject, matrix, task, change, drawn)
-        if not bool(torch.isfinite(loss)):
-            raise EditError("The loss of the side memory became NaN or infinite; lower rate, or use float32.")
-        optimiser.zero_grad()
-        loss.backward()
-        subject.count(backwards=len(drawn))
-        optimiser.step()
-        curve.append(float(loss.detach()))
-    return (free * mask).detach(), curve
-
-
-def _loss(
-    subject: Subject, matrix: DownProjection, task: _Task, change: torch.Tensor, drawn: Sequence[int]
-) -> torch.Tensor:
-    """Return the mean loss of some facts with the changed matrix at work where their targets are predicted."""
-    rows = [
-        Row(task.rows[i].ids, edits=(
-            Edit(matrix.value, "add", task.keys[i] @ change.T, {"position": list(task.rows[i].places)}),
-        ))
-        for i in drawn
-    ]  # fmt: skip
-    with frozen(subject.model), torch.enable_grad():
-        logits = forward(subject, rows, grad=True).logits
-        losses = [
-            loss_of(logits[number, list(task.rows[i].places)], task.rows[i].target) for number, i in enumerate(drawn)
-        ]
-    return torch.stack(losses).mean()
-
-
 def _memory(
-    subject: Subject, matrix: DownProjection, task: _Task, change: torch.Tensor, reach: float, curve: list[float],
+    subject: Subject, matrix: DownProjection, task: Task, change: torch.Tensor, reach: float, curve: list[float],
     facts: Sequence[Fact],
 ) -> Learned:  # fmt: skip
     """Return the merged change with its threshold, and how it parts facts from other text."""

@@ -18,6 +18,7 @@ from pellucid.engine.coalitions import standard_error
 from pellucid.engine.cone import score_edits
 from pellucid.engine.over_pairs import against_null, as_far, paired
 from pellucid.engine.question import Question
+from pellucid.engine.replacement_values import replacement_values
 from pellucid.engine.several import ask_several
 from pellucid.engine.site_gradients import stacked
 from pellucid.models.edits import Edit
@@ -84,7 +85,7 @@ def ablation(
     generator = torch.Generator().manual_seed(seed)
 
     def fill(name: str, plain: torch.Tensor) -> torch.Tensor:
-        return _drawn([one[name] for one in pool], plain, value, per_position, noise, generator)
+        return replacement_values([one[name] for one in pool], plain, value, per_position, noise, generator)
 
     effects, nulls = [], []
     for question, values in zip(asked, own, strict=True):
@@ -146,26 +147,3 @@ def _effects(
     ends = np.cumsum(counts)[:-1]
     grids = np.stack([stacked(np.split(draw, ends)) for draw in found])  # layers may differ in width
     return grids[:draws], grids[draws]
-
-
-def _drawn(
-    pool: list[torch.Tensor], plain: torch.Tensor, how: str, per_position: bool, noise: float,
-    generator: torch.Generator,
-) -> torch.Tensor:  # fmt: skip
-    """Return what takes the place of values [position, ...], from those of the references."""
-    if how == "zero":
-        return torch.zeros_like(plain)
-    wide = [reference.to(torch.promote_types(plain.dtype, torch.float32)) for reference in pool]
-    if per_position and min(map(len, wide)) < len(plain):
-        raise InputError(
-            f"A reference has {min(map(len, wide))} tokens, but the prompt has {len(plain)} positions to fill; give "
-            "longer references, or per_position=False."
-        )
-    given = torch.stack([value[: len(plain)] for value in wide]) if per_position else torch.cat(wide)[:, None]
-    if how == "mean":
-        return given.mean(0).expand_as(plain).to(plain)
-    if how == "resample":
-        chosen = torch.randint(len(given), (len(plain),), generator=generator)
-        return given[chosen, torch.arange(len(plain)) % given.shape[1]].to(plain)
-    spread = noise * given.std(0, correction=0)
-    return (plain + spread * torch.randn(plain.shape, generator=generator).to(spread)).to(plain)

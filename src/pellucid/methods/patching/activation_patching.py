@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 
 from pellucid.core.axes import parse_site
-from pellucid.core.errors import InputError
 from pellucid.core.metadata import method
 from pellucid.core.pairs import Pair
 from pellucid.core.params import Count, PromptLike, SiteName, TargetLike
@@ -21,6 +19,7 @@ from pellucid.engine.capture import capture, expand, part_name
 from pellucid.engine.coalitions import standard_error
 from pellucid.engine.cone import score_edits
 from pellucid.engine.over_pairs import AskedPair, against_null, as_far, paired, several_pairs, stacked_pairs
+from pellucid.engine.patch_places import aligned, grid_of, realigned
 from pellucid.engine.readout import Readout
 from pellucid.engine.targets import resolve
 from pellucid.models.edits import Edit
@@ -106,12 +105,12 @@ class _Patched:
 def _patched(subject: Subject, asked: AskedPair, site: str, each: bool, generator: torch.Generator | None) -> _Patched:
     """Patch every place of one pair, and with a generator every place of the null."""
     good, bad = subject.encode(asked.pair.clean), subject.encode(asked.pair.corrupt)
-    moved = _aligned(asked.pair, good, bad)
+    moved = aligned(asked.pair, good, bad)
     readout = resolve(subject, good, asked.target, asked.contrast)
     names = expand(subject, part_name(subject, site))
     values = capture(subject, good, names)
-    values = {name: _realigned(value, name, moved, len(bad)) for name, value in values.items()}
-    axes, shape, places = _grid(names[0], values[names[0]], sorted(moved), each)
+    values = {name: realigned(value, name, moved, len(bad)) for name, value in values.items()}
+    axes, shape, places = grid_of(names[0], values[names[0]], sorted(moved), each)
     given = [values]
     if generator is not None:
         plain = capture(subject, bad, names)
@@ -127,40 +126,6 @@ def _patched(subject: Subject, asked: AskedPair, site: str, each: bool, generato
         grids[(slice(None), slice(None), *place)] = changes[..., column]
     null = grids[1] if generator is not None else None
     return _Patched(grids[0], null, (float(best), float(scores[0])), axes, readout, bad)
-
-
-def _aligned(pair: Pair, good: Tokens, bad: Tokens) -> dict[int, int]:
-    """Return which clean position goes to each corrupted position."""
-    if pair.alignment is not None:
-        return {there: here for here, there in pair.alignment if here < len(good) and there < len(bad)}
-    if len(good) != len(bad):
-        raise InputError(
-            f"Patching needs prompts of equal length, but clean has {len(good)} tokens and corrupt {len(bad)}; "
-            "rephrase one so that tokens line up, or pass Pair(clean, corrupt, alignment)."
-        )
-    return {position: position for position in range(len(good))}
-
-
-def _realigned(value: torch.Tensor, name: str, moved: dict[int, int], length: int) -> torch.Tensor:
-    """Put the clean values at the corrupted run's positions (places without a partner are never patched)."""
-    for dim, axis in enumerate(parse_site(name).axes):
-        if axis in ("position", "query", "key"):
-            index = torch.tensor([moved.get(position, 0) for position in range(length)], device=value.device)
-            value = value.index_select(dim, index)
-    return value
-
-
-def _grid(
-    name: str, value: torch.Tensor, moved: Sequence[int], each: bool
-) -> tuple[tuple[str, ...], tuple[int, ...], list[dict[str, Any]]]:
-    """Return the axes that are swept one by one, their sizes, and the places: head or neuron first, then position."""
-    sizes = dict(zip(parse_site(name).axes, value.shape, strict=True))
-    last = next(axis for axis in ("position", "query") if axis in sizes)
-    axes = tuple(axis for axis in ("head", "neuron", last) if axis in sizes and (each or axis != last))
-    together = {} if each or len(moved) == sizes[last] else {last: moved}
-    swept = (moved if axis == last else range(sizes[axis]) for axis in axes)
-    places = [dict(zip(axes, place, strict=True)) | together for place in itertools.product(*swept)]
-    return axes, tuple(sizes[axis] for axis in axes), places
 
 
 def _ends(clean: float, corrupt: float) -> Evidence:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pellucid.core.axes import Site
 from pellucid.core.errors import InputError
 from pellucid.core.metadata import method
 from pellucid.core.pairs import Pair
@@ -19,10 +18,10 @@ from pellucid.core.tokens import Tokens
 from pellucid.engine.coalitions import standard_error
 from pellucid.engine.cone import score_edits
 from pellucid.engine.over_pairs import AskedPair, against_null, as_far, paired, several_pairs
-from pellucid.engine.paths import Receiver, Runs, Sender, received, receiver_of, senders_to
+from pellucid.engine.paths import Receiver, Runs, Sender, receiver_of, senders_to
 from pellucid.engine.readout import Readout
+from pellucid.engine.receivers import receiver_values, seen_by
 from pellucid.engine.targets import resolve
-from pellucid.models.edits import Edit
 from pellucid.models.subject import Subject
 
 
@@ -123,34 +122,10 @@ def _patched(
     if generator is not None:
         still = runs.corrupt[runs.stream(end)]
         streams += [as_far(still, stream, [1], generator) for stream in streams]
-    edits = [_seen(runs, end, value, start) for value in _values(runs, end, streams)]
+    edits = [seen_by(runs, end, value, start) for value in receiver_values(runs, end, streams)]
     scores = score_edits(subject, bad, readout, [(), *edits]).sum(1)
     effects = (scores[1:] - scores[0]).reshape(-1, len(senders) + 1)
     return _Patched(effects, float(scores[0]), readout, bad)
-
-
-def _values(runs: Runs, end: Receiver, streams: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return what the receiver makes of the streams that reach it, or these where it can be left to read them."""
-    return streams if end.layer == runs.depth or _reads_alone(runs, end) else received(runs, end, streams)
-
-
-def _reads_alone(runs: Runs, end: Receiver) -> bool:
-    """Return whether the receiver is all that reads its stream in its block: a feed-forward layer behind attention."""
-    return end.head < 0 and not runs.parallel
-
-
-def _seen(runs: Runs, end: Receiver, value: torch.Tensor, start: int) -> tuple[Edit, ...]:
-    """Return the edits that let the receiver, and nothing else, see what reaches it."""
-    here = {"position": list(range(start, len(value)))}
-    if end.layer == runs.depth:
-        return (Edit(str(Site("", end.layer - 1, "resid_post")), "set", value[start:], here),)
-    if _reads_alone(runs, end):  # behind the layer, the change is taken from the stream again
-        change = value[start:] - runs.corrupt[runs.stream(end)][start:]
-        back = Edit(str(Site("", end.layer, "resid_post")), "add", -change, here)
-        return Edit(runs.stream(end), "set", value[start:], here), back
-    if end.head < 0:
-        return (Edit(str(Site("", end.layer, "mlp.out")), "set", value[start:], here),)
-    return (Edit(str(Site("", end.layer, "attn.z")), "set", value[start:, None], here | {"head": end.head}),)
 
 
 def _grid(senders: list[Sender], effects: np.ndarray, depth: int, heads: int) -> np.ndarray:

@@ -15,9 +15,8 @@ from pellucid.core.results import Evidence, Scores
 from pellucid.core.targets import Target
 from pellucid.core.tokens import Tokens
 from pellucid.engine.capture import capture
-from pellucid.engine.cone import score_edits
 from pellucid.engine.head_weights import unembedding
-from pellucid.engine.knockout import around, cut
+from pellucid.engine.knockout import around, cut, score_cuts
 from pellucid.engine.lens import outputs_of
 from pellucid.engine.question import Question, ask
 from pellucid.engine.targets import one_token, resolve
@@ -141,7 +140,7 @@ def _flows(question: Question, places: list[int], window: int) -> tuple[float, l
         for layer in range(len(sites)):
             edges = [cut(site, seen[site], [last], keys, heads) for site in around(sites, layer, window)]
             sets.append(tuple(edit for edits in edges for edit in edits))
-    scores = score_edits(subject, question.tokens, question.readout, sets).sum(1)
+    scores = score_cuts(subject, question.tokens, question.readout, sets).sum(1)
     lost = (scores[0] - scores[1:]) / (scores[0] or 1.0)
     return float(scores[0]), list(lost.reshape(len(groups), -1))
 
