@@ -13,7 +13,7 @@ from pellucid.core.axes import parse_site
 from pellucid.core.errors import ModelError, ResourceError
 from pellucid.core.tokens import Tokens
 from pellucid.engine.backward import backward, cut, frozen, through
-from pellucid.engine.planning import in_batches
+from pellucid.engine.planning import TOKENS_PER_GRADIENT_BATCH, in_batches
 from pellucid.engine.reading import read
 from pellucid.engine.readout import Readout
 from pellucid.engine.variants import row, token_site, whole
@@ -81,7 +81,7 @@ def value_and_gradient(
 
     length = len(tokens) + max(len(f) for f in readout.forced)
     with session(subject, (1 + readout.size) * length * len(points)):
-        answers = in_batches(list(points), [length] * len(points), run)
+        answers = in_batches(list(points), [length] * len(points), run, TOKENS_PER_GRADIENT_BATCH)
     return torch.stack([values for values, _ in answers]), torch.stack([gradient for _, gradient in answers])
 
 

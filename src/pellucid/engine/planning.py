@@ -23,6 +23,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 TOKENS_PER_BATCH = 4096
+TOKENS_PER_GRADIENT_BATCH = 2048  # a graph keeps every activation: larger batches were not faster and took more memory
 FEWEST_TOKENS, MOST_TOKENS = 512, 1 << 16
 WORTH_MEASURING = 1 << 14
 SHARE = 0.5
@@ -188,7 +189,8 @@ def estimate(
         targets: targets read in each row.
         gradients: scores of each row that are differentiated, where the cost has backwards.
         share: the part of the forward work that is left where rows share it.
-        tokens_per_batch: padded tokens of a batch; None for what `room_for` allows.
+        tokens_per_batch: padded tokens of a batch; None for what the engine takes: with gradients a constant, else what
+            `room_for` allows.
 
     Returns:
         Seconds, from a fit to this model on this machine, and the most bytes held at once, for one batch of the size
@@ -203,8 +205,9 @@ def estimate(
     found = fit(subject, backwards > 0, int((forwards + backwards) * tokens))
     together = min(forwards, backwards / gradients) if gradients else forwards
     most = found.rows(SHARE * memory.available(subject.input_device), tokens, targets, gradients)
-    size = best_tokens(found, tokens) if tokens_per_batch is None else tokens_per_batch
-    rows = int(max(1, min(together, most, size // max(tokens, 1))))
+    if tokens_per_batch is None:
+        tokens_per_batch = TOKENS_PER_GRADIENT_BATCH if gradients else best_tokens(found, tokens)
+    rows = int(max(1, min(together, most, tokens_per_batch // max(tokens, 1))))
     once = found.seconds(rows, tokens, targets)
     seconds = share * forwards / rows * once + found.setup_seconds
     if gradients:

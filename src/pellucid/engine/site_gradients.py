@@ -12,7 +12,7 @@ from pellucid.core.axes import parse_site
 from pellucid.core.errors import ModelError, TargetError
 from pellucid.core.tokens import Tokens
 from pellucid.engine.gradients import frozen
-from pellucid.engine.planning import in_batches
+from pellucid.engine.planning import TOKENS_PER_GRADIENT_BATCH, in_batches
 from pellucid.engine.reading import read
 from pellucid.engine.readout import Readout
 from pellucid.engine.variants import token_site, whole
@@ -70,7 +70,7 @@ def gradients_at(
         return answers
 
     length = len(tokens) + max(len(forced) for forced in readout.forced)
-    answers = in_batches(list(points), [length] * len(points), run)
+    answers = in_batches(list(points), [length] * len(points), run, TOKENS_PER_GRADIENT_BATCH)
     by_site = {
         name: AtSite(*(torch.stack(part) for part in zip(*(sited[i] for _, sited in answers), strict=True)))
         for i, name in enumerate(sites)
