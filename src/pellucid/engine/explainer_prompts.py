@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 import numpy as np
 
 from pellucid.core.params import Replacement
 from pellucid.engine.question import Question
 
-Prompting = Literal["perturbation", "prediction", "instruction", "explanation"]
 ASKED: dict[str, str] = {
     "perturbation": "Judge from these changes alone which words the number depends on most.",
     "prediction": "First predict the number for each of the held-out lines from the others, then say which words "
@@ -27,7 +25,7 @@ def _lines(masks: np.ndarray, scores: np.ndarray | list[str]) -> list[str]:
 
 
 def request_text(
-    question: Question, masks: np.ndarray, scores: np.ndarray, prompting: Prompting, top: int, worked: str
+    question: Question, masks: np.ndarray, scores: np.ndarray, prompting: str, top: int, worked: str
 ) -> str:
     """Return what the generator is asked."""
     words = "\n".join(f"{i + 1}: {label.strip()!r}" for i, label in enumerate(question.units.labels))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from pellucid.core.errors import CapabilityError, GeneratorError
 from pellucid.core.metadata import method
 from pellucid.core.params import Positive, PromptLike, Replacement, TargetLike, Unit
 from pellucid.core.results import Evidence, Scores
-from pellucid.engine.explainer_prompts import Prompting, named_units, request_text, worked_examples
+from pellucid.engine.explainer_prompts import named_units, request_text, worked_examples
 from pellucid.engine.question import Question, ask
 from pellucid.engine.variants import default_replacement
 from pellucid.generators.interface import Generator, Request
 from pellucid.models.subject import Subject
+
+Prompting = Literal["perturbation", "prediction", "instruction", "explanation"]
 
 DRAWS = 200
 
