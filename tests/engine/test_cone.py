@@ -10,7 +10,7 @@ import torch
 
 import pellucid
 from pellucid import Edit, Target
-from pellucid.engine import cone, cone_block
+from pellucid.engine import cone, cone_block, cone_onward
 from pellucid.engine.capture import capture
 from pellucid.engine.cone_rows import base_runs
 from pellucid.engine.question import ask
@@ -40,6 +40,32 @@ def values(subject: pellucid.Subject, part: str, prompt: list[int] = OTHER) -> l
 def test_a_block_after_its_pattern_is_computed_without_attention(name: str) -> None:
     subject = trusted(name)
     assert cone_block.has_halves(subject, base_runs(subject, tuple(IDS), len(IDS), [()], [11]))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_rows_enter_one_batch_at_their_own_block(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = trusted(name)
+    sites = [*values(subject, "resid_post"), *values(subject, "attn.v")]
+    edits = [(Edit(site, "patch_from", value, {"position": p}),) for site, value in sites for p in (0, 5, 11)]
+    agree(subject, edits)
+    assert cone_onward.takes_rows_on_the_way(subject, base_runs(subject, tuple(IDS), len(IDS), [()], [11]))
+    monkeypatch.setattr(cone_onward, "takes_rows_on_the_way", lambda *_: False)
+    agree(subject, edits)
+
+
+def test_sets_that_begin_alike_are_one_row_until_they_part() -> None:
+    stream = torch.zeros(1, 4)
+    edits = [Edit(f"blocks.{layer}.mlp.out", "zero", where={"position": 2}) for layer in range(4)]
+    whole, half, other = edits[1:], edits[1:2], [edits[1], Edit("blocks.2.mlp.out", "scale", 3.0, {"position": 2})]
+    rows = [cone_onward.Start(0, 1, 2, (2,), stream, tuple(one)) for one in (whole, half, other, whole)]
+    rows += [cone_onward.Start(1, 1, 2, (2,), stream, tuple(whole)), cone_onward.Start(0, 1, 2, edits=tuple(whole))]
+    numbers, batch = cone_onward._ordered([10, 11, 12, 13, 14, 15], rows, blocks=5)
+    found = {
+        n: (row.layer, None if row.parent is None else numbers[row.parent])
+        for n, row in zip(numbers, batch, strict=True)
+    }
+    assert found == {10: (1, None), 11: (2, 10), 12: (2, 10), 13: (5, 10), 14: (1, None), 15: (1, None)}
+    assert [row.layer for row in batch] == sorted(row.layer for row in batch)
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -9,8 +9,8 @@ runs every edit as a full forward and is the oracle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,8 @@ from pellucid.core.axes import parse_site
 from pellucid.core.tokens import Tokens
 from pellucid.engine.cone_block import AFTER_PATTERN, after_pattern, at_one_place, has_halves
 from pellucid.engine.cone_layers import score_from_layers
-from pellucid.engine.cone_rows import Base, Start, base_runs, onward
+from pellucid.engine.cone_onward import Start, onward
+from pellucid.engine.cone_rows import Base, base_runs
 from pellucid.engine.planning import TOKENS_PER_BATCH, check_cancelled, in_batches, report
 from pellucid.engine.reading import not_nan, read
 from pellucid.engine.readout import Readout, combined
@@ -150,40 +151,53 @@ def _score_cone(subject: Subject, tokens: Tokens, readout: Readout, entries: Seq
 
 def _score_runs(subject: Subject, tokens: Tokens, readout: Readout, runs: Sequence[Sequence[Entry]]) -> np.ndarray:
     """Return the scores [sets of all runs, readout.size] of the sets that depart from each run."""
-    pieces: dict[tuple[int, ...], torch.Tensor] = {}
+    values = torch.zeros(sum(map(len, runs)), readout.size, dtype=torch.float64)
     rows = [(number, entry) for number, run in enumerate(runs) for entry in run]
     for forced in readout.forced:
         wanted = list(range(len(tokens) - 1, len(tokens) + len(forced)))
         base = base_runs(subject, tokens.ids + forced, len(tokens), [run[0].run for run in runs], wanted)
-        pieces[forced] = _logits(subject.without_edits(), base, wanted, rows)
+        part = replace(readout, parts=tuple(part for part in readout.parts if part.ids[:-1] == forced))
+        for numbers, logits in _logits(subject.without_edits(), base, wanted, rows):
+            values[numbers] += (
+                combined(part, {forced: logits}).double().cpu()
+            )  # logits of all sets are not held at once
         subject.count(forwards=len(rows))
-    values = combined(readout, pieces)
     not_nan(values, readout)
-    return values.double().cpu().numpy()
+    return values.numpy()
 
 
-def _logits(subject: Subject, base: Base, wanted: list[int], rows: Sequence[tuple[int, Entry]]) -> torch.Tensor:
-    """Return the logits [sets, wanted, vocabulary], bucketed by the layer where each set enters."""
-    halves = has_halves(subject, base)
-    found = {i: base.logits[run] for i, (run, entry) in enumerate(rows) if not (entry.own or entry.later)}
+def _logits(
+    subject: Subject, base: Base, wanted: list[int], rows: Sequence[tuple[int, Entry]]
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Give the numbers of some sets and their logits [sets, wanted, vocabulary] at a time, until all are given."""
+    same = [i for i, (_, entry) in enumerate(rows) if not (entry.own or entry.later)]
+    if same:
+        yield same, base.logits[[rows[i][0] for i in same]]
+    begun: dict[int, Start] = {}
     for layer in sorted({entry.layer for _, entry in rows}):
-        here = [i for i, (_, entry) in enumerate(rows) if entry.layer == layer and i not in found]
-        alone = [i for i in here if rows[i][1].alone]
-        half = [i for i in here if halves and rows[i][1].own and i not in alone]
-        spread = [i for i in here if i not in {*half, *alone}]
-        late: list[Start] = []
-        for some, work in ((half, after_pattern), (alone, at_one_place)):
-            check_cancelled()
-            places = [rows[i][1].at or tuple(range(len(base.ids))) for i in some]
-            placed = [(rows[i][0], rows[i][1].own, at) for i, at in zip(some, places, strict=True)]
-            changed = work(subject, base, layer, placed)
-            late += [
-                Start(rows[i][0], rows[i][1].start, at, value, rows[i][1].later)
-                for i, at, value in zip(some, places, changed, strict=True)
-            ]
         check_cancelled()
-        found.update(zip([*half, *alone], onward(subject, base, layer + 1, late, wanted), strict=True))
-        early = [Start(run, e.start, edits=(*e.own, *e.later)) for run, e in (rows[i] for i in spread)]
-        found.update(zip(spread, onward(subject, base, layer, early, wanted), strict=True))
-        report(len(found), len(rows))
-    return torch.stack([found[i] for i in range(len(rows))])
+        here = [i for i, (_, entry) in enumerate(rows) if entry.layer == layer and (entry.own or entry.later)]
+        begun |= _begun(subject, base, layer, {i: rows[i] for i in here})
+    numbers, done = list(begun), len(same)
+    for some, logits in onward(subject, base, [begun[i] for i in numbers], wanted):
+        yield [numbers[i] for i in some], logits
+        done += len(some)
+        report(done, len(rows))
+
+
+def _begun(subject: Subject, base: Base, layer: int, rows: Mapping[int, tuple[int, Entry]]) -> dict[int, Start]:
+    """Return where the sets of one layer begin: behind its block, computed here, for those of few positions."""
+    halves = has_halves(subject, base)
+    begun: dict[int, Start] = {}
+    for work, alone in ((at_one_place, True), (after_pattern, False)):
+        some = {i: (run, e) for i, (run, e) in rows.items() if e.own and e.alone == alone and (alone or halves)}
+        places = {i: e.at or tuple(range(len(base.ids))) for i, (_, e) in some.items()}
+        alike = {i: (run, *map(id, e.own), places[i]) for i, (run, e) in some.items()}
+        placed = {alike[i]: (run, e.own, places[i]) for i, (run, e) in some.items()}
+        changed = dict(zip(placed, work(subject, base, layer, list(placed.values())), strict=True))
+        for i, (run, entry) in some.items():
+            begun[i] = Start(run, layer + 1, entry.start, places[i], changed[alike[i]], entry.later)
+    for i, (run, entry) in rows.items():
+        if i not in begun:
+            begun[i] = Start(run, layer, entry.start, edits=(*entry.own, *entry.later))
+    return begun

@@ -1,8 +1,8 @@
-"""Rows of the causal cone: parts of a few whole runs, continued from a block and a position on."""
+"""Runs that the causal cone departs from, and what runs parts of them anew."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,21 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pellucid.core.axes import Site, parse_site
-from pellucid.engine.planning import TOKENS_PER_BATCH
 from pellucid.models.batch import Row
 from pellucid.models.edits import Context, Edit
 from pellucid.models.forward import tail_hooks
-from pellucid.models.hooks import Hook, bypassed, hooked, parts_of
+from pellucid.models.hooks import Hook, hooked, parts_of
 from pellucid.models.layout import block_of, depth, place, submodule
 from pellucid.models.shared_past import Past
 from pellucid.models.tails import Tail, continue_rows
-from pellucid.models.taps import first_input, rewrap, unwrap
+from pellucid.models.taps import first_input, unwrap
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
-
-PADDING = 1.1  # rows of one batch may be padded by this factor
-FREE_TOKENS = 256  # below this many tokens padding costs less than another batch
 
 
 @dataclass(frozen=True)
@@ -44,17 +40,6 @@ class Base:
     attention: Any
     parts: int
     logits: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Start:
-    """A row: its run, where it begins, new values of the stream at some positions, and edits made on the way."""
-
-    run: int
-    position: int
-    places: tuple[int, ...] = ()
-    values: torch.Tensor | None = None
-    edits: tuple[Edit, ...] = ()
 
 
 def base_runs(
@@ -101,46 +86,6 @@ def base_runs(
     return Base(ids, prompt, past, kept, tuple(mixed[layer] for layer in layers), kinds[0], kinds[1], ends)
 
 
-def onward(subject: Subject, base: Base, layer: int, rows: Sequence[Start], wanted: list[int]) -> list[torch.Tensor]:
-    """Continue rows from the input of a block on and return their logits [wanted, vocabulary], in order."""
-    found: dict[int, torch.Tensor] = {}
-    for chunk in _chunks(base, rows):
-        width = len(base.ids) - min(rows[i].position for i in chunk)
-        hidden = torch.zeros(len(chunk), width, base.streams[layer].shape[-1]).to(base.streams[layer])
-        for number, i in enumerate(chunk):
-            row = rows[i]
-            hidden[number, : len(base.ids) - row.position] = base.streams[layer][row.run, row.position :]
-            if row.values is not None:
-                hidden[number, [p - row.position for p in row.places]] = row.values
-        found.update(zip(chunk, _finish(subject, base, layer, [rows[i] for i in chunk], hidden, wanted), strict=True))
-    return [found[i] for i in range(len(rows))]
-
-
-def _finish(
-    subject: Subject, base: Base, layer: int, rows: Sequence[Start], hidden: torch.Tensor, wanted: list[int]
-) -> Iterator[torch.Tensor]:
-    blocks = blocks_of(subject)
-    edited = []
-    for row in rows:
-        places = tuple(range(row.position, len(base.ids)))
-        edited.append(
-            Row(base.ids[row.position :], edits=tuple(moved(edit, places, base.prompt) for edit in row.edits))
-        )
-    # Past the last block, the value goes in where the last block hands it on.
-    entry = (
-        Hook(blocks[layer], "input", put_in(hidden))
-        if layer < len(blocks)
-        else Hook(blocks[-1], "output", lambda output: rewrap(output, 0, hidden))
-    )
-    hooks = [entry, *tail_hooks(subject, edited)]
-    ends = [(number, at - row.position) for number, row in enumerate(rows) for at in wanted]
-    tails = [Tail(row.run, row.position, base.ids[row.position :]) for row in rows]
-    seen = any(parse_site(edit.site).layer == len(blocks) - 1 for row in rows for edit in row.edits)
-    around = [bypassed(blocks[:layer], base.parts), hooked(hooks)]
-    logits = run(subject, base.past, tails, ends, around, last=not seen)
-    return iter(logits.reshape(len(rows), len(wanted), -1))
-
-
 def run(
     subject: Subject,
     past: Past | None,
@@ -183,23 +128,6 @@ def moved(edit: Edit, places: tuple[int, ...], prompt: int) -> Edit:
             return own(chosen, replace(context, positions=back, length=prompt))
 
     return Edit(edit.site, how, value, where, seed=edit.seed)
-
-
-def _chunks(base: Base, rows: Sequence[Start]) -> Iterator[list[int]]:
-    """Cut rows into batches of similar start, so that little padding is computed."""
-    order = sorted(range(len(rows)), key=lambda i: rows[i].position)
-    chunk: list[int] = []
-    real = 0
-    for i in order:
-        width = len(base.ids) - rows[chunk[0] if chunk else i].position
-        padded, own = (len(chunk) + 1) * width, len(base.ids) - rows[i].position
-        if chunk and (padded > TOKENS_PER_BATCH or padded > max(FREE_TOKENS, PADDING * (real + own))):
-            yield chunk
-            chunk, real = [], 0
-        chunk.append(i)
-        real += own
-    if chunk:
-        yield chunk
 
 
 def blocks_of(subject: Subject) -> list[torch.nn.Module]:

@@ -75,7 +75,7 @@ class Continued:
         found = query.new_empty(rows, own, groups * width, value.shape[-1])
         at_once = max(1, SCORES_AT_ONCE // (heads * width * (self.held + width)))
         for first in range(0, rows, at_once):
-            part = slice(first, first + at_once)
+            part = slice(first, min(first + at_once, rows))
             new = grouped[part] @ key[part].transpose(-1, -2)
             new = _capped(new, softcap).unflatten(2, (groups, width))
             new = new.masked_fill_(self.within[part, None, None], torch.finfo(new.dtype).min)

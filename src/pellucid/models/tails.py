@@ -144,7 +144,8 @@ def _last_layer(subject: Subject, rows: torch.Tensor, places: torch.Tensor) -> d
     def work(*args: Any, **kwargs: Any) -> Any:
         if len(args) != 1 or kwargs or args[0].ndim != 3:
             return own(*args, **kwargs)
-        where = (rows.to(args[0].device), places.to(args[0].device))
+        inside = rows < len(args[0])  # rows that enter past the last block are read as they are
+        where = (rows[inside].to(args[0].device), places[inside].to(args[0].device))
         found = own(args[0][where][None])
         if not isinstance(found, torch.Tensor):
             return own(*args)

@@ -76,12 +76,12 @@ def causal_tracing(
     start = min(places)  # left of the noise nothing has changed, so nothing can be restored
     grid = [(layer, position) for layer in range(len(names)) for position in range(start, len(tokens))]
     sets: list[tuple[Edit, ...]] = [()]
+    restored = _restored(clean, names, window, grid)
     for draw in range(samples):
         drawn = _noise(subject, places, noise, seed + draw)
-        kept = capture(subject.with_(drawn), tokens, cut)
+        kept = capture(subject.with_(drawn), tokens, cut) if cut else {}
         held = [_held(kept, cut, layer + (window - 1) // 2, position) for layer, position in grid]
-        restored = [_restored(clean, names, layer, window, position) for layer, position in grid]
-        sets += [(drawn,), *((drawn, *back, *still) for back, still in zip(restored, held, strict=True))]
+        sets += [(drawn,), *((drawn, *again, *still) for again, still in zip(restored, held, strict=True))]
     scores = score_edits(subject, tokens, readout, sets).sum(1)
     whole, scores = float(scores[0]), scores[1:].reshape(samples, -1)
     effects = np.zeros((samples, len(names), len(tokens)))
@@ -127,11 +127,16 @@ def _noise(subject: Subject, places: tuple[int, ...], deviations: float, seed: i
 
 
 def _restored(
-    clean: dict[str, torch.Tensor], names: list[str], layer: int, window: int, position: int
-) -> tuple[Edit, ...]:
-    first = max(0, layer - window // 2)
-    around = names[first : max(first + 1, layer - window // 2 + window)]
-    return tuple(Edit(name, "patch_from", clean[name], {"position": position}) for name in around)
+    clean: dict[str, torch.Tensor], names: list[str], window: int, grid: list[tuple[int, int]]
+) -> list[tuple[Edit, ...]]:
+    """Return the edits of each place of the grid; windows share theirs, so that the engine runs what they share once."""
+    sites = {(name, p): Edit(name, "patch_from", clean[name], {"position": p}) for name in names for _, p in grid}
+    firsts = [max(0, layer - window // 2) for layer, _ in grid]
+    ends = [layer - window // 2 + window for layer, _ in grid]
+    return [
+        tuple(sites[name, position] for name in names[first : max(first + 1, end)])
+        for first, end, (_, position) in zip(firsts, ends, grid, strict=True)
+    ]
 
 
 def _held(kept: dict[str, torch.Tensor], cut: list[str], layer: int, position: int) -> tuple[Edit, ...]:
