@@ -14,7 +14,7 @@ the peer's over ours (of `capture`: ours over the plain forward), the median of 
 highest. *Counted* compares the multiply-adds of all weight products, counted by the same hooks on both sides;
 *same kernels* has both sides on torch's own; *wall* has ours as it ships. *Floor* is our time over that of the fewest
 weight products alone, on the fastest kernel found. A part that was run and scaled is named. *Others* is the most cores
-that other processes used during a run.
+that other processes used during a run; *on* is the machine and the day.
 """
 
 
@@ -53,18 +53,18 @@ def write(results: Path, file: Path, pairs: Sequence[tuple[str, str, str]] = ())
     records = json.loads(results.read_text(encoding="utf-8"))
     good = [record for record in records if "failed" not in record]
     text = [HEAD]
-    for record in good[:1]:
-        facts = ", ".join(f"{key} {value}" for key, value in record["machine"].items())
-        text.append(f"Machine: {facts}.\n")
+    machines = list(dict.fromkeys(_facts(record) for record in good))
+    text += [f"Machine {chr(65 + i)}: {facts}.\n" for i, facts in enumerate(machines)]
     packages: dict[str, set[str]] = {}
     for record in good:
         for package, version in record["versions"].items():
             packages.setdefault(package, set()).add(version)
     text.append("Versions: " + ", ".join(f"{name} {' or '.join(sorted(v))}" for name, v in packages.items()) + ".\n")
-    text.append("| job | model | against | counted | same kernels | wall | asked | | floor (asked) | others |")
-    text.append("|---|---|---|---|---|---|---|---|---|---|")
+    text.append("| job | model | against | counted | same kernels | wall | asked | | floor (asked) | others | on |")
+    text.append("|---|---|---|---|---|---|---|---|---|---|---|")
     for record in good:
-        text += [_row(record, name, way) for name, way in record["ways"].items()]
+        where = f"{chr(65 + machines.index(_facts(record)))}, {record['when'][:10]}"
+        text += [_row(record, name, way, where) for name, way in record["ways"].items()]
     text.append("")
     text.append("| job | model | who | token-layers | backward | logit rows | backward | 10^9 multiply-adds |")
     text.append("|---|---|---|---|---|---|---|---|")
@@ -79,7 +79,11 @@ def write(results: Path, file: Path, pairs: Sequence[tuple[str, str, str]] = ())
     file.write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
 
 
-def _row(record: dict[str, Any], name: str, way: dict[str, Any]) -> str:
+def _facts(record: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in record["machine"].items())
+
+
+def _row(record: dict[str, Any], name: str, way: dict[str, Any], where: str) -> str:
     against = f"{record['peer']}: {name}" + (f", batch {way['batch']}" if way.get("batch") else "")
     against += f" ({way['part']}, scaled)" if way["part"] else ""
     verdict = {True: "met", False: "short", None: ""}[met(record, way)]
@@ -88,7 +92,7 @@ def _row(record: dict[str, Any], name: str, way: dict[str, Any]) -> str:
     others = max((other for run in runs.values() for other in run["others"]), default=0.0)
     asked = "" if way["bar"] is None else f"{'at most ' if record['at_most'] else ''}{way['bar']:g}"
     cells = [record["text"], record["model"], against, f"{way['counted']:.2f}", words(way.get("same_kernels"))]
-    cells += [words(way.get("wall")), asked, verdict, limit, f"{others:.2f}"]
+    cells += [words(way.get("wall")), asked, verdict, limit, f"{others:.2f}", where]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -24,7 +24,8 @@ WRITES: dict[str, tuple[list[str], list[str]]] = {
     "review_classifier": (["review.html"], ["Accuracy on 300 reviews", "Completeness"]),
     "sentence_similarity": (["similarity.html"], ["similarity to", "cosine", "Completeness"]),
 }
-SLOW = ("review_classifier", "sentence_similarity")
+APART = ("review_classifier", "sentence_similarity")
+QUICK = ("fact", "black_box")  # each starts a process of its own
 SIX_LINES = ("patch_grid", "hundred_prompts", "black_box")
 
 
@@ -57,7 +58,10 @@ def test_every_example_is_here() -> None:
     assert [path.stem for path in EXAMPLES] == sorted(WRITES)
 
 
-@pytest.mark.parametrize("name", [name for name in WRITES if name not in SLOW])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in WRITES if n not in APART],
+)
 def test_runs(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
 

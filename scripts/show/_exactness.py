@@ -67,7 +67,7 @@ def fresh(out: Path) -> Shown:
 @line("two threads, different prompts, different edits, one model", bar="100 rounds as alone")
 def threads(out: Path) -> Shown:
     """Run the test of two threads."""
-    ok, last = tests("tests/engine/test_threads.py")
+    ok, last = tests("-m", "slow or not slow", "tests/engine/test_threads.py")
     return Shown(last, ok)
 
 

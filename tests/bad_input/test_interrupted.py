@@ -82,6 +82,7 @@ def test_cancelling_between_batches(name: str) -> None:
             CALLS[name](subject)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_command_line_leaves_no_file(tmp_path: Path) -> None:
     """A real signal to a real process, once it has begun to explain (its progress bar on a terminal says so)."""
     model = saved(

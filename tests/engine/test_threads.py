@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import numpy as np
+import pytest
 
 import pellucid
 from pellucid import Edit
@@ -13,10 +14,9 @@ from pellucid.engine import store
 from tests.state import changed, model_state
 from tests.tiny import TINY
 
-ROUNDS = 100
 
-
-def test_a_hundred_rounds_side_by_side() -> None:
+@pytest.mark.parametrize("rounds", [15, pytest.param(100, marks=pytest.mark.slow)])
+def test_rounds_side_by_side(rounds: int) -> None:
     subject = pellucid.load(TINY["llama"]())
     before = model_state(subject.model)
     other = subject.with_(Edit("blocks.0.mlp.out", "scale", 0.5), Edit("blocks.1.attn.z", "zero", where={"head": 1}))
@@ -29,7 +29,7 @@ def test_a_hundred_rounds_side_by_side() -> None:
 
     def work(number: int) -> None:
         name, on, arguments = jobs[number]
-        for round_ in range(ROUNDS):
+        for round_ in range(rounds):
             with store.unused():
                 found = pellucid.run(name, on, **arguments).scores
             if not np.allclose(found, alone[number], atol=1e-6):

@@ -31,7 +31,7 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(kernels, "LEAST_WEIGHTS", 0)
     monkeypatch.setattr(kernels, "LEAST_TOKENS", 0)
-    monkeypatch.setattr(kernels, "pays", lambda *shape: True)
+    monkeypatch.setattr(kernels, "rows_to_pay", lambda *shape: 0.0)
     monkeypatch.setattr(kernels, "_product", counted)
     return calls
 
@@ -110,6 +110,23 @@ def test_an_activation_written_as_a_chain_is_one_kernel(forced: list[int]) -> No
         assert torch.autograd.gradgradcheck(work, value)
     assert len(chains) == subject.layers
     assert not kernels._whole(pellucid.load(TINY["llama"]()).model)
+
+
+def test_a_wide_product_is_packed_when_enough_rows_have_come(forced: list[int]) -> None:
+    module = torch.nn.Linear(24, 40).requires_grad_(False)
+    layer, value = kernels._Layer(module, module.weight, wait=100.0), torch.randn(70, 24)
+    with torch.no_grad():
+        found = [layer(value) for _ in range(3)]
+    assert forced == [24, 24], "the first 70 rows are fewer than the 100 that packing is worth"
+    torch.testing.assert_close(found[2], found[0], atol=1e-5, rtol=1e-5)
+
+
+def test_packing_is_measured_against_what_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.02, 0.01, 0.03, 0.02, 0.019])
+    monkeypatch.undo()  # the fixture's stand-in
+    monkeypatch.setattr(kernels, "_seconds", lambda work: next(seconds))
+    assert kernels.rows_to_pay.__wrapped__(48, 24) == pytest.approx(3 * kernels.ROWS_MEASURED)
+    assert kernels.rows_to_pay.__wrapped__(48, 24) == float("inf"), "too little is gained"
 
 
 def test_a_changed_weight_is_packed_anew() -> None:

@@ -57,6 +57,7 @@ def call(service: Service) -> Call:
     return call
 
 
+@pytest.mark.slow
 def test_over_a_pipe_an_explanation_a_patch_and_a_saved_run(tmp_path: Path) -> None:
     parameters = StdioServerParameters(
         command=sys.executable,

@@ -76,6 +76,7 @@ def path_of(server: Server) -> Path:
     return Path(server.log.name).with_suffix(".db")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_job_done_again(server: Server, client: Client) -> None:
     job = client.post("/jobs", seconds(1))
     begun(client, job["id"])

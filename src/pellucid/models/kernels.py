@@ -8,9 +8,10 @@ everything takes the plain way. Activations that a configuration writes as a cha
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from torch.nn import functional
 from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from pellucid.models import freed_memory
 from pellucid.models.hooks import acting
 
 if TYPE_CHECKING:
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
 LEAST_ROWS = 64  # below this a packed product was measured to be slower, at one row a hundred times
 LEAST_GAIN = 1.08
 LEAST_WEIGHTS = 5_000_000  # smaller models spend their time elsewhere
-LEAST_TOKENS = 2048  # packing costs about as much as multiplying a few hundred
+LEAST_TOKENS = 2048  # below this nothing is measured
 ROWS_MEASURED = 256
-MOST_MEASURED = 4096  # outputs; a wider product is judged by so many, as measuring a whole unembedding takes seconds
+MOST_MEASURED = 4096  # outputs; a wider product, as the unembedding, is judged by so many and sees fewer rows
 
 _layers: ContextVar[tuple[Any, dict[torch.nn.Module, Callable[..., Any]]] | None] = ContextVar(
     "pellucid_kernels", default=None
@@ -64,13 +66,16 @@ def first_order() -> Iterator[None]:
 def session(subject: Subject, tokens: int) -> Iterator[None]:
     """Pack the weights for one engine call that runs about `tokens` tokens, where that pays, and forget them after.
 
+    Memory freed between batches stays in the process meanwhile.
+
     Nothing is kept between calls, so a weight that changes in whatever way is never multiplied by its old value.
     """
     wanted = tokens >= LEAST_TOKENS and not _off.get() and subject.dtype == "float32"
-    packed = _packed(subject.model) if wanted and _available() else {}
+    packed = _packed(subject.model, tokens) if wanted and _available() else {}
     token = _layers.set((subject.model, packed | _whole(subject.model)) if wanted else None)
     try:
-        yield
+        with freed_memory.kept() if tokens >= LEAST_TOKENS and subject.device == "cpu" else nullcontext():
+            yield
     finally:
         _layers.reset(token)
 
@@ -99,7 +104,7 @@ def _whole(model: torch.nn.Module) -> dict[torch.nn.Module, Callable[..., Any]]:
     return {m: whole for m in model.modules() if type(m) in chains and "forward" not in vars(m)}
 
 
-def _packed(model: torch.nn.Module) -> dict[torch.nn.Module, Callable[..., Any]]:
+def _packed(model: torch.nn.Module, tokens: int) -> dict[torch.nn.Module, Callable[..., Any]]:
     layers = [m for m in model.modules() if type(m) in (torch.nn.Linear, Conv1D)]
     if sum(m.weight.numel() for m in layers) < LEAST_WEIGHTS:
         return {}
@@ -109,25 +114,31 @@ def _packed(model: torch.nn.Module) -> dict[torch.nn.Module, Callable[..., Any]]
         if weight.dtype != torch.float32 or weight.device.type != "cpu" or "forward" in vars(module):
             continue
         rows = weight.detach() if isinstance(module, torch.nn.Linear) else weight.detach().t()
-        if pays(min(len(rows), MOST_MEASURED), rows.shape[1]):
+        least = rows_to_pay(min(len(rows), MOST_MEASURED), rows.shape[1])
+        if least <= tokens:
             try:
-                found[module] = _Layer(module, rows)
+                found[module] = _Layer(module, rows, least if len(rows) > MOST_MEASURED else 0.0)
             except (MemoryError, RuntimeError):  # no room for packed weights
                 return {}
     return found
 
 
 class _Layer:
-    """One layer's work with packed weights, by itself where the plain way is better or needed."""
+    """One layer's work with packed weights, by itself where the plain way is better or needed.
 
-    def __init__(self, module: torch.nn.Module, weight: torch.Tensor) -> None:
+    `wait` rows go the plain way before the weight is packed, where nobody knows how many will come.
+    """
+
+    def __init__(self, module: torch.nn.Module, weight: torch.Tensor, wait: float = 0.0) -> None:
         self.own, self.module = module.forward, module
-        self.weight = weight
-        self.forward = _pack(weight)
+        self.weight, self.wait = weight, wait
+        self.forward = None if wait else _pack(weight)
         self.backward: torch.Tensor | None = None
 
     def __call__(self, value: torch.Tensor) -> torch.Tensor:
-        if value.numel() // max(1, value.shape[-1]) < LEAST_ROWS or value.dtype != torch.float32:
+        rows = value.numel() // max(1, value.shape[-1])
+        self.wait -= rows
+        if rows < LEAST_ROWS or self.wait > 0 or value.dtype != torch.float32:
             return self.own(value)
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.module.parameters())
         differentiated = torch.is_grad_enabled() and value.requires_grad
@@ -144,6 +155,8 @@ class _Layer:
         Where memory ran out once, oneDNN may refuse every new kernel for the rest of the process.
         """
         try:
+            if self.forward is None:
+                self.forward = _pack(self.weight)
             return _product(value, self.forward, bias)
         except RuntimeError:
             return functional.linear(value, self.weight, bias)
@@ -192,16 +205,24 @@ def _available() -> bool:
 
 
 @functools.cache
-def pays(outputs: int, inputs: int) -> bool:
-    """Return whether a packed product of this shape was measured to be faster here, and as accurate."""
+def rows_to_pay(outputs: int, inputs: int) -> float:
+    """Return from how many rows on a packed product of this shape saves more time here than packing takes.
+
+    Infinity where it is not faster, or less accurate.
+    """
     try:
         weight, value = torch.randn(outputs, inputs), torch.randn(ROWS_MEASURED, inputs)
         packed = _pack(weight)
         close = torch.allclose(_product(value, packed, None), functional.linear(value, weight), atol=1e-3, rtol=1e-4)
-        default = _seconds(lambda: functional.linear(value, weight))
-        return close and default > LEAST_GAIN * _seconds(lambda: _product(value, packed, None))
+        default, fast = (
+            _seconds(lambda: functional.linear(value, weight)),
+            _seconds(lambda: _product(value, packed, None)),
+        )
+        if not close or default < LEAST_GAIN * fast:
+            return math.inf
+        return ROWS_MEASURED * _seconds(lambda: _pack(weight)) / (default - fast)
     except (MemoryError, RuntimeError):  # no room for packed weights
-        return False
+        return math.inf
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -77,8 +77,9 @@ def causal_tracing(
     grid = [(layer, position) for layer in range(len(names)) for position in range(start, len(tokens))]
     sets: list[tuple[Edit, ...]] = [()]
     restored = _restored(clean, names, window, grid)
+    sigma = subject.model.get_input_embeddings().weight.detach().float().std()
     for draw in range(samples):
-        drawn = _noise(subject, places, noise, seed + draw)
+        drawn = _noise(subject, places, noise * sigma, seed + draw)
         kept = capture(subject.with_(drawn), tokens, cut) if cut else {}
         held = [_held(kept, cut, layer + (window - 1) // 2, position) for layer, position in grid]
         sets += [(drawn,), *((drawn, *again, *still) for again, still in zip(restored, held, strict=True))]
@@ -119,23 +120,21 @@ def _places(tokens: Tokens, corrupted: str | Sequence[int] | None) -> tuple[int,
     return tuple(p for p, (a, b) in enumerate(tokens.offsets) if a < end and b > start and not tokens.special[p])
 
 
-def _noise(subject: Subject, places: tuple[int, ...], deviations: float, seed: int) -> Edit:
+def _noise(subject: Subject, places: tuple[int, ...], deviation: torch.Tensor, seed: int) -> Edit:
     weight = subject.model.get_input_embeddings().weight.detach()
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(len(places), weight.shape[1], generator=generator).to(weight)
-    return Edit(token_site(subject), "add", deviations * weight.float().std() * drawn, {"position": places})
+    return Edit(token_site(subject), "add", deviation * drawn, {"position": places})
 
 
 def _restored(
     clean: dict[str, torch.Tensor], names: list[str], window: int, grid: list[tuple[int, int]]
 ) -> list[tuple[Edit, ...]]:
-    """Return the edits of each place of the grid; windows share theirs, so that the engine runs what they share once."""
+    """Return the edits of each place of the grid; windows share theirs, which the engine then runs once."""
     sites = {(name, p): Edit(name, "patch_from", clean[name], {"position": p}) for name in names for _, p in grid}
-    firsts = [max(0, layer - window // 2) for layer, _ in grid]
-    ends = [layer - window // 2 + window for layer, _ in grid]
     return [
-        tuple(sites[name, position] for name in names[first : max(first + 1, end)])
-        for first, end, (_, position) in zip(firsts, ends, grid, strict=True)
+        tuple(sites[name, p] for name in names[max(0, layer - window // 2) : layer + (window + 1) // 2])
+        for layer, p in grid
     ]
 
 
