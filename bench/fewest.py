@@ -7,9 +7,11 @@ Products of attention itself, norms and the softmax are left out.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import combinations, product
 
 import numpy as np
 
@@ -129,15 +131,41 @@ def lengths(
 
 
 def drawn(players: int, samples: int, sizes: str, seed: int) -> set[tuple[bool, ...]]:
-    """Draw variants whose number of units follows the Shapley kernel, is uniform, or that keep each by chance 1/2."""
+    """Draw variants whose number of units follows the Shapley kernel, is uniform, or that keep each by chance 1/2.
+
+    With the kernel, as SHAP does: outer sizes that the samples suffice for are taken whole, others drawn in pairs of
+    a variant and its complement.
+    """
     rng = np.random.default_rng(seed)
+    if sizes == "kernel":
+        return _of_the_kernel(players, samples, rng)
     if sizes == "chance":
         return {tuple(row) for row in (rng.random((samples, players)) < 0.5).tolist()}
     count = np.arange(1, players)
-    share = 1 / (count * (players - count)) if sizes == "kernel" else np.ones(players - 1)
-    kept = rng.choice(count, samples, p=share / share.sum())
+    kept = rng.choice(count, samples)
     rank = rng.random((samples, players)).argsort(1).argsort(1)
     return {tuple(row) for row in (rank < kept[:, None]).tolist()} | {(True,) * players, (False,) * players}
+
+
+def _of_the_kernel(players: int, samples: int, rng: np.random.Generator) -> set[tuple[bool, ...]]:
+    chance = {size: 1 / (size * (players - size)) for size in range(1, players)}
+    found, left = {(True,) * players, (False,) * players}, samples - 2
+    for size in range(1, (players + 1) // 2):
+        number = 2 * math.comb(players, size)
+        if left * (chance[size] + chance[players - size]) / sum(chance.values()) < number or left - number < 8:
+            break
+        for chosen in combinations(range(players), size):
+            variant = tuple(unit in chosen for unit in range(players))
+            found |= {variant, tuple(not there for there in variant)}
+        left -= number
+        del chance[size], chance[players - size]
+    if 2**players <= samples:
+        return set(product((True, False), repeat=players))
+    shares = np.array(list(chance.values()))
+    for size in rng.choice(list(chance), left // 2, p=shares / shares.sum()):
+        variant = tuple((rng.permutation(players) < size).tolist())
+        found |= {variant, tuple(not there for there in variant)}
+    return found
 
 
 def residual_patches(layers: int, tokens: int) -> Rows:

@@ -99,6 +99,14 @@ def test_the_fewest_rows_of_a_patching_grid_are_those_that_can_change() -> None:
 
 
 @pytest.mark.slow
+def test_kernel_variants_are_drawn_as_shap_draws_them() -> None:
+    found = fewest.drawn(20, 200, "kernel", 0)
+    assert 180 <= len(found) <= 200
+    assert {tuple(not there for there in variant) for variant in found} == found
+    assert [sum(sum(variant) == size for variant in found) for size in (0, 1, 19, 20)] == [1, 20, 20, 1]
+    assert len(fewest.drawn(4, 16, "kernel", 0)) == 16
+
+
 def test_no_job_can_be_done_with_less_than_the_fewest() -> None:
     import pellucid
 
