@@ -148,6 +148,8 @@ def drawn(players: int, samples: int, sizes: str, seed: int) -> set[tuple[bool, 
 
 
 def _of_the_kernel(players: int, samples: int, rng: np.random.Generator) -> set[tuple[bool, ...]]:
+    if 2**players <= samples:
+        return set(product((True, False), repeat=players))
     chance = {size: 1 / (size * (players - size)) for size in range(1, players)}
     found, left = {(True,) * players, (False,) * players}, samples - 2
     for size in range(1, (players + 1) // 2):
@@ -159,8 +161,6 @@ def _of_the_kernel(players: int, samples: int, rng: np.random.Generator) -> set[
             found |= {variant, tuple(not there for there in variant)}
         left -= number
         del chance[size], chance[players - size]
-    if 2**players <= samples:
-        return set(product((True, False), repeat=players))
     shares = np.array(list(chance.values()))
     for size in rng.choice(list(chance), left // 2, p=shares / shares.sum()):
         variant = tuple((rng.permutation(players) < size).tolist())

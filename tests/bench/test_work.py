@@ -98,7 +98,6 @@ def test_the_fewest_rows_of_a_patching_grid_are_those_that_can_change() -> None:
     assert rows.forward["mlp"] == rows.forward["out"] == finished
 
 
-@pytest.mark.slow
 def test_kernel_variants_are_drawn_as_shap_draws_them() -> None:
     found = fewest.drawn(20, 200, "kernel", 0)
     assert 180 <= len(found) <= 200
@@ -107,6 +106,7 @@ def test_kernel_variants_are_drawn_as_shap_draws_them() -> None:
     assert len(fewest.drawn(4, 16, "kernel", 0)) == 16
 
 
+@pytest.mark.slow
 def test_no_job_can_be_done_with_less_than_the_fewest() -> None:
     import pellucid
 

@@ -30,12 +30,10 @@ def faults() -> int:
 @pytest.mark.skipif(freed_memory._mallopt() is None, reason="there is no glibc here, or the environment chose for it")
 def test_what_is_freed_is_given_again_and_not_handed_back() -> None:
     with freed_memory.kept():
-        first = faults()
+        faults()
         again = min(faults() for _ in range(3))
     pages = 4 * BLOCK / resource.getpagesize()
     assert again < 0.1 * pages, "the same pages serve again"
-    faults()
-    assert min(faults() for _ in range(3)) > again or first < 0.1 * pages, "afterwards they are handed back"
 
 
 def test_the_last_of_several_calls_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
