@@ -81,6 +81,8 @@ class _Count:
         if not isinstance(module, (torch.nn.Linear, Conv1D)) or hasattr(module.forward, "multiplied_ahead"):
             return  # the products of what was multiplied ahead were counted there
         given, weight = args[0], module.weight
+        if output is given:
+            return  # a layer that was bypassed hands its input on
         inputs = weight.shape[1] if isinstance(module, torch.nn.Linear) else weight.shape[0]
         rows = _elements(given) / inputs * (2 if _has_tangent(given) else 1)
         self.add("token_layers", weight, rows)

@@ -212,9 +212,9 @@ def test_shared_prefixes_are_estimated_as_they_are_computed(replacement: Any, mo
     ran: list[tuple[int, int]] = []
     native = trie.continue_rows
 
-    def continue_rows(subject: Any, past: Any, tails: Any, *rest: Any, last: bool) -> Any:
+    def continue_rows(subject: Any, past: Any, tails: Any, *rest: Any, last: bool, head: bool) -> Any:
         ran.append((len(tails), max(len(tail.ids) for tail in tails)))
-        return native(subject, past, tails, *rest, last=last)
+        return native(subject, past, tails, *rest, last=last, head=head)
 
     monkeypatch.setattr(trie, "continue_rows", continue_rows)
     with store.unused():

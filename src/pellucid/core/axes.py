@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pellucid.core.errors import SiteError, did_you_mean
 
@@ -88,8 +89,11 @@ class Site:
 
 def parse_site(name: str | Site) -> Site:
     """Parse a site name such as `blocks.3.attn.z`; raise `SiteError` naming the closest known one."""
-    if isinstance(name, Site):
-        return name
+    return name if isinstance(name, Site) else _parsed(name)
+
+
+@lru_cache(maxsize=4096)  # a sweep asks for the same few names a hundred thousand times
+def _parsed(name: str) -> Site:
     match = _SITE.match(name)
     part = match["part"] if match else name.split(".")[-1]
     layer = int(match["layer"]) if match and match["layer"] is not None else None

@@ -22,6 +22,7 @@ from pellucid.engine.cone_block import AFTER_PATTERN, after_pattern, at_one_plac
 from pellucid.engine.cone_layers import score_from_layers
 from pellucid.engine.cone_onward import Start, onward
 from pellucid.engine.cone_rows import Base, base_runs
+from pellucid.engine.model_head import LateOutputs
 from pellucid.engine.planning import TOKENS_PER_BATCH, check_cancelled, in_batches, report
 from pellucid.engine.reading import not_nan, read
 from pellucid.engine.readout import Readout, combined
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
 Edits = tuple[Edit, ...]
+Ids = tuple[int, ...]
 SPREADING = ("resid_pre", "attn.q", "attn.k", "attn.v")
 
 
@@ -153,34 +155,39 @@ def _score_runs(subject: Subject, tokens: Tokens, readout: Readout, runs: Sequen
     """Return the scores [sets of all runs, readout.size] of the sets that depart from each run."""
     values = torch.zeros(sum(map(len, runs)), readout.size, dtype=torch.float64)
     rows = [(number, entry) for number, run in enumerate(runs) for entry in run]
+    plain = subject.without_edits()
     for forced in readout.forced:
         wanted = list(range(len(tokens) - 1, len(tokens) + len(forced)))
         base = base_runs(subject, tokens.ids + forced, len(tokens), [run[0].run for run in runs], wanted)
         part = replace(readout, parts=tuple(part for part in readout.parts if part.ids[:-1] == forced))
-        for numbers, logits in _logits(subject.without_edits(), base, wanted, rows):
-            values[numbers] += (
-                combined(part, {forced: logits}).double().cpu()
-            )  # logits of all sets are not held at once
+
+        def add(logits: torch.Tensor, numbers: list[int], part: Readout = part, forced: Ids = forced) -> None:
+            values[numbers] += combined(part, {forced: logits}).double().cpu()
+
+        same = [i for i, (_, entry) in enumerate(rows) if not (entry.own or entry.later)]
+        if same:
+            add(base.logits[[rows[i][0] for i in same]], same)
+        ends = LateOutputs(plain, add)  # logits of all sets are never held at once
+        for numbers, vectors in _ends(plain, base, wanted, rows):
+            ends.add(vectors, numbers)
+        ends.finish()
         subject.count(forwards=len(rows))
     not_nan(values, readout)
     return values.numpy()
 
 
-def _logits(
+def _ends(
     subject: Subject, base: Base, wanted: list[int], rows: Sequence[tuple[int, Entry]]
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Give the numbers of some sets and their logits [sets, wanted, vocabulary] at a time, until all are given."""
-    same = [i for i, (_, entry) in enumerate(rows) if not (entry.own or entry.later)]
-    if same:
-        yield same, base.logits[[rows[i][0] for i in same]]
+    """Give the numbers of some sets that change their run, and what the last block gives [sets, wanted, dimension]."""
     begun: dict[int, Start] = {}
     for layer in sorted({entry.layer for _, entry in rows}):
         check_cancelled()
         here = [i for i, (_, entry) in enumerate(rows) if entry.layer == layer and (entry.own or entry.later)]
         begun |= _begun(subject, base, layer, {i: rows[i] for i in here})
-    numbers, done = list(begun), len(same)
-    for some, logits in onward(subject, base, [begun[i] for i in numbers], wanted):
-        yield [numbers[i] for i in some], logits
+    numbers, done = list(begun), len(rows) - len(begun)
+    for some, vectors in onward(subject, base, [begun[i] for i in numbers], wanted):
+        yield [numbers[i] for i in some], vectors
         done += len(some)
         report(done, len(rows))
 

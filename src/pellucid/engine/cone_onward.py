@@ -16,7 +16,9 @@ import torch
 
 from pellucid.core.axes import parse_site
 from pellucid.core.errors import PellucidError
+from pellucid.engine.cone_block import AFTER_PATTERN
 from pellucid.engine.cone_rows import Base, blocks_of, moved, run
+from pellucid.engine.model_head import outputs_of
 from pellucid.engine.planning import check_cancelled
 from pellucid.models.batch import Row
 from pellucid.models.edits import Edit
@@ -52,7 +54,7 @@ class Start:
 def onward(
     subject: Subject, base: Base, rows: Sequence[Start], wanted: list[int]
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Continue rows from their blocks on; give some numbers and their logits [rows, wanted, vocabulary] at a time."""
+    """Continue rows from their blocks on; give some numbers and what the last block gives [rows, wanted, dimension]."""
     blocks = len(blocks_of(subject))
     groups = [list(range(len(rows)))]
     if len({row.layer for row in rows}) > 1 and not takes_rows_on_the_way(subject, base):
@@ -71,7 +73,7 @@ def takes_rows_on_the_way(subject: Subject, base: Base) -> bool:
         wanted, blocks = [len(base.ids) - 1], len(blocks_of(subject))
         rows = [Start(0, layer, max(0, len(base.ids) - 2)) for layer in range(blocks + 1)]
         try:
-            found = _finish(subject, base, rows, wanted)
+            found = outputs_of(subject, _finish(subject, base, rows, wanted)[:, 0])
         except (PellucidError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
             found = torch.full((1,), torch.nan)
         whole, eps = base.logits[0, -1], torch.finfo(getattr(torch, subject.dtype)).eps
@@ -164,7 +166,7 @@ class _Entrance:
 
 
 def _finish(subject: Subject, base: Base, rows: Sequence[Start], wanted: list[int]) -> torch.Tensor:
-    """Run rows, in the order in which they enter, to the end: logits [rows, wanted, vocabulary]."""
+    """Run rows, in the order in which they enter, through the last block: [rows, wanted, dimension]."""
     blocks, first = blocks_of(subject), rows[0].layer
     entrance = _Entrance(base, rows, len(blocks))
     hooks: list[Hook] = []
@@ -178,9 +180,20 @@ def _finish(subject: Subject, base: Base, rows: Sequence[Start], wanted: list[in
     hooks.append(Hook(blocks[-1], "output", leave))
     ends = [(number, at - row.position) for number, row in enumerate(rows) for at in wanted]
     tails = [Tail(row.run, row.position, base.ids[row.position :]) for row in rows]
-    seen = any(parse_site(edit.site).layer == len(blocks) - 1 for row in rows for edit in row.edits)
+    seen = any(_sees_unread(base, edit, len(blocks) - 1, wanted) for row in rows for edit in row.edits)
     around: list[AbstractContextManager[None]] = [bypassed(blocks[:first], base.parts), hooked(hooks)]
     return run(subject, base.past, tails, ends, around, last=not seen).reshape(len(rows), len(wanted), -1)
+
+
+def _sees_unread(base: Base, edit: Edit, layer: int, wanted: list[int]) -> bool:
+    """Return whether an edit of the last block may need, past its attention, what stands at other places."""
+    site, at = parse_site(edit.site), edit.where.get("position")
+    if site.layer != layer or site.part not in AFTER_PATTERN:
+        return False
+    if at is None or isinstance(at, slice) or site.part in ("mlp.gate", "mlp.up", "mlp.post"):
+        return True
+    read = [(p if p >= 0 else base.prompt + p) in wanted for p in ((at,) if isinstance(at, int) else at)]
+    return any(read) and not all(read)
 
 
 def _edited(base: Base, row: Start, layer: int) -> Row:

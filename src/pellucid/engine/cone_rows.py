@@ -94,7 +94,7 @@ def run(
     inside: list[AbstractContextManager[None]],
     last: bool = False,
 ) -> torch.Tensor:
-    """Run tails behind the base and return the logits of the places (row, position in the row).
+    """Run tails behind the base and return what the last block gives at the places (row, position in the row).
 
     Where `last`, nothing but these places is looked at in the last feed-forward layer.
     """
@@ -103,7 +103,7 @@ def run(
         torch.tensor([row for row, _ in places], dtype=torch.long),
         torch.tensor([at for _, at in places], dtype=torch.long),
     )
-    continue_rows(subject, past, tails, wanted, [], out.append, inside, last)
+    continue_rows(subject, past, tails, wanted, [], out.append, inside, last, head=False)
     return out[0] if out else torch.zeros(0)
 
 

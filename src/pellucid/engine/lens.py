@@ -3,79 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from pellucid.core.axes import Site
-from pellucid.core.errors import CapabilityError, InputError, SiteError, did_you_mean
+from pellucid.core.errors import InputError, SiteError, did_you_mean
 from pellucid.core.results import Evidence, Learned, Scores
 from pellucid.core.targets import Target
 from pellucid.core.tokens import Tokens
-from pellucid.engine.gradients import frozen
 from pellucid.engine.readout import Readout
 from pellucid.engine.targets import name_of
-from pellucid.engine.variants import decoder_start
-from pellucid.models.batch import Row
-from pellucid.models.forward import forward
-from pellucid.models.hooks import Hook, acting, hooked, parts_of
-from pellucid.models.layout import block_of, block_sites, depth, main_stack
+from pellucid.models.layout import block_sites, depth, main_stack
 
 if TYPE_CHECKING:
     from pellucid.core.params import Measure, TargetLike
     from pellucid.models.subject import Subject
 
-NUMBERS_AT_ONCE = 2**24
-WIDEST = 256
 STREAM = ("resid_pre", "resid_mid", "resid_post")
-
-
-def outputs_of(subject: Subject, vectors: torch.Tensor, *, grad: bool = False) -> torch.Tensor:
-    """Return what the model's head makes of vectors: [vectors, dimension] -> [vectors, outputs].
-
-    The native model runs with its blocks replaced by the vectors, so final norm, projection,
-    scale, cap and bias are the model's own. Exact at the last block's output, for heads that read one position. Takes
-    no pass through the blocks, and none is counted; edits behind the last block do not act.
-
-    Args:
-        subject: the model.
-        vectors: rows; the caller keeps them as few as `at_once` says.
-        grad: keep the graph, weights frozen.
-
-    Raises:
-        CapabilityError: a model without a head.
-    """
-    if subject.head == "none" or subject.model is None:
-        raise CapabilityError(
-            f"A lens reads vectors through the head of a model, but {subject.name} ({subject.kind}) has none; load the "
-            "model with its language model head or classifier."
-        )
-    plain = subject.without_edits()
-    # Language model heads work position by position, so one row carries many vectors; classifiers pool a row.
-    width = 1 if plain.head == "classification" else min(len(vectors), plain.max_length or WIDEST, WIDEST)
-    rows = -(-len(vectors) // width)
-    ids = (plain.pad_id,) * width
-    token = Row((plain.pad_id,), (decoder_start(plain),) * width) if plain.kind == "encoder-decoder" else Row(ids)
-    with plain.lock, plain.uncounted():
-        parts = _parts(plain, token)
-        filled = torch.nn.functional.pad(vectors, (0, 0, 0, rows * width - len(vectors))).view(rows, width, -1)
-
-        def give(*args: Any, **kwargs: Any) -> Any:
-            like = args[0] if args else kwargs["hidden_states"]
-            value = filled.to(device=like.device, dtype=like.dtype)
-            return (value, *[None] * (parts - 1)) if parts else value
-
-        with acting(dict.fromkeys(_blocks(plain), give)), frozen(plain.model) if grad else nullcontext():
-            logits = forward(plain, [token] * rows, grad=grad).logits
-    return logits.flatten(0, 1)[: len(vectors)] if logits.ndim == 3 else logits
-
-
-def at_once(subject: Subject) -> int:
-    """Return how many vectors go through the head together: their logits are some 16 million numbers at most."""
-    return max(1, NUMBERS_AT_ONCE // max(subject.vocabulary, 1))
 
 
 def output_name(subject: Subject, index: int) -> str:
@@ -169,26 +116,3 @@ def check_lens(lens: Learned, layers: int, dimensions: int) -> None:
             f"The lens holds {lens.apply or 'nothing'} of shape {shape}, but this model has {layers} layers of width "
             f"{dimensions}; pass what tuned_lens or future_lens learned for this model."
         )
-
-
-def _blocks(subject: Subject) -> list[torch.nn.Module]:
-    layout = subject.need_layout()
-    stack = layout.stacks[main_stack(layout)]
-    count = depth(subject.model, layout)
-    return list(dict.fromkeys(block_of(subject.model, stack, layer)[0] for layer in range(count)))
-
-
-def _parts(subject: Subject, token: Row) -> int:
-    """Return how long the tuple is that a block gives, 0 where it gives a tensor."""
-    key = ("parts of a block", type(subject.model))
-    if key not in subject.state.cache:
-        seen: list[int] = []
-
-        def see(output: Any) -> Any:
-            seen.append(parts_of(output))
-            return output
-
-        with torch.no_grad(), hooked([Hook(_blocks(subject)[-1], "output", see)]):
-            forward(subject, [token])
-        subject.state.cache[key] = seen[-1]
-    return int(subject.state.cache[key])

@@ -24,6 +24,7 @@ Answer = TypeVar("Answer")
 
 TOKENS_PER_BATCH = 4096
 TOKENS_PER_GRADIENT_BATCH = 2048  # a graph keeps every activation: larger batches were not faster and took more memory
+PADDING, FREE_TOKENS = 1.05, 512  # rows of a batch may be padded by this factor, or up to so many tokens in all
 FEWEST_TOKENS, MOST_TOKENS = 512, 1 << 16
 WORTH_MEASURING = 1 << 14
 SHARE = 0.5
@@ -118,9 +119,13 @@ def _tried(run: Callable[[list[Item]], Sequence[Answer]], batch: list[Item], tok
 
 def _next(waiting: list[int], lengths: Sequence[int], limit: int, fits: Callable[[int, int], bool] | None) -> list[int]:
     batch: list[int] = []
+    real = 0
     for i in waiting:
+        padded, real = (len(batch) + 1) * lengths[i], real + lengths[i]
         if batch and (
-            (len(batch) + 1) * lengths[i] > limit or (fits is not None and not fits(len(batch) + 1, lengths[i]))
+            padded > limit
+            or padded > max(FREE_TOKENS, PADDING * real)
+            or (fits is not None and not fits(len(batch) + 1, lengths[i]))
         ):
             break
         batch.append(i)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pellucid.core.errors import ModelError
+from pellucid.core.errors import ModelError, PellucidError
 from pellucid.core.tokens import Tokens
 from pellucid.engine.readout import Readout, combined
 from pellucid.engine.variants import Variant, mask_position, row
 from pellucid.models import blackbox
 from pellucid.models.edits import Edit
 from pellucid.models.forward import Output, forward
+from pellucid.models.proofs import probe
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
@@ -45,13 +46,9 @@ def read(
     first: Output | None = None
     for forced in readout.forced:
         rows = [row(subject, tokens, v, forced, edits[i] if edits else ()) for i, v in enumerate(variants)]
-        output = forward(
-            subject,
-            rows,
-            capture=capture,
-            grad=grad,
-            wanted=_wanted(subject, tokens, readout, variants, len(forced) + 1),
-        )
+        wanted = _wanted(subject, tokens, readout, variants, len(forced) + 1)
+        ends = None if edits or capture or grad else _ends(subject, readout, wanted, len(rows))
+        output = forward(subject, rows, capture=capture, grad=grad, wanted=wanted, ends=ends)
         first = first or output
         pieces[forced] = _target_logits(readout, output)
     scores = combined(readout, pieces)
@@ -81,6 +78,34 @@ def _wanted(
         return torch.tensor([[v.origin.index(place)] for v in variants])
     first = [0 if subject.kind == "encoder-decoder" else len(v.ids) - 1 for v in variants]
     return torch.tensor(first)[:, None] + torch.arange(count)[None]
+
+
+def _ends(subject: Subject, readout: Readout, wanted: torch.Tensor | None, count: int) -> torch.Tensor | None:
+    """Return the positions [rows, n] that alone an encoder's head reads: those asked for, or the first where it pools.
+
+    None where a probe of unequal rows did not show it for this model.
+    """
+    if subject.kind != "encoder" or subject.edits or subject.layout is None or readout.kind not in ("mask", "pooled"):
+        return None
+    key = ("read behind the last block", type(subject.model), subject.dtype, readout.kind)
+    if key not in subject.state.cache:
+        with subject.uncounted():
+            subject.state.cache[key] = _read_there(subject, pooled=wanted is None)
+    if not subject.state.cache[key]:
+        return None
+    return torch.zeros(count, 1, dtype=torch.long) if wanted is None else wanted
+
+
+def _read_there(subject: Subject, pooled: bool) -> bool:
+    rows = [probe(subject, 9), probe(subject, 4)]
+    places = torch.zeros(2, 1, dtype=torch.long) if pooled else torch.tensor([[3], [2]])
+    wanted = None if pooled else places
+    try:
+        whole, alone = (forward(subject, rows, wanted=wanted, ends=ends).logits for ends in (None, places))
+    except (PellucidError, RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    bar = 200 * torch.finfo(whole.dtype).eps * max(1.0, float(whole.abs().max()))
+    return whole.shape == alone.shape and bool((whole - alone).abs().max() <= bar)
 
 
 def _target_logits(readout: Readout, output: Output) -> torch.Tensor:

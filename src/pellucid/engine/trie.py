@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pellucid.engine.planning import TOKENS_PER_BATCH, check_cancelled, report
+from pellucid.engine.model_head import LateOutputs
+from pellucid.engine.planning import check_cancelled, report
 from pellucid.models.tails import Past, Tail, continue_rows
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 LEAST_SAVING = 6  # tokens; below this an extra level costs more than it saves
 MOST_BYTES = 1 << 30
-PADDING = 1.07  # rows of one batch may be padded by this factor
+PADDING = 1.03  # rows of one batch may be padded by this factor
+TOKENS_AT_ONCE = 2048  # what a block makes of so many tokens stays in a processor's cache for the most part
 FREE_TOKENS = 256  # below this many tokens padding costs less than another batch
 
 
@@ -141,7 +143,7 @@ def run(
     subject: Subject, roots: Sequence[Node], read: Callable[[torch.Tensor, list[tuple[int, int]]], None], total: int
 ) -> None:
     """Walk the trie and give `read` the logits [n, vocabulary] with the (sequence, target index) of each."""
-    done = 0
+    done, ends = 0, LateOutputs(subject, lambda logits, places: read(logits[:, 0], places))
 
     def level(rows: Sequence[Path], past: Past | None) -> None:
         nonlocal done
@@ -160,9 +162,9 @@ def run(
                 tails,
                 wanted,
                 parents,
-                lambda logits, p=places: read(logits, [(i, k) for _, _, i, k in p]),
-                last=True,
-            )
+                lambda vectors, p=places: ends.add(vectors[:, None], [(i, k) for _, _, i, k in p]),
+                last=True, head=False,
+            )  # fmt: skip
             done += len({p[2] for p in places})
             report(min(done, total), total)
             below = [branch for number, row in enumerate(parents) for branch in _under(chunk[row], number)]
@@ -170,6 +172,7 @@ def run(
                 level(below, kept)
 
     level(paths(roots), None)
+    ends.finish()
 
 
 def _under(path: Path, number: int) -> list[Path]:
@@ -186,7 +189,7 @@ def _chunks(rows: Sequence[Path], past: Past | None) -> Iterator[list[Path]]:
     for path in sorted(rows, key=lambda path: len(path.ids)):
         size = (len(chunk) + 1) * len(path.ids)
         padded = size > max(FREE_TOKENS, PADDING * (real + len(path.ids)))
-        if chunk and (padded or size > TOKENS_PER_BATCH or (len(chunk) + 1) * per_row > MOST_BYTES):
+        if chunk and (padded or size > TOKENS_AT_ONCE or (len(chunk) + 1) * per_row > MOST_BYTES):
             yield chunk
             chunk, real = [], 0
         chunk.append(path)

@@ -18,8 +18,9 @@ from pellucid.core.errors import EditError, ResourceError, SiteError
 from pellucid.models.attention import Change, calls_changed, opened
 from pellucid.models.batch import Batch, Row, evaluating
 from pellucid.models.edits import Edit, apply_edit
-from pellucid.models.hooks import Hook, hooked
+from pellucid.models.hooks import Hook, acting, hooked
 from pellucid.models.kernels import fast
+from pellucid.models.last_block import at_places
 from pellucid.models.layout import Place, Scope, block_of, place, submodule
 from pellucid.models.pooling import pooled
 from pellucid.models.taps import first_input, rewrap, unview, unwrap, view
@@ -60,6 +61,7 @@ def forward(
     grad: bool = False,
     padding: Literal["right", "left"] = "right",
     wanted: torch.Tensor | None = None,
+    ends: torch.Tensor | None = None,
     stop: bool = False,
 ) -> Output:
     """Run one batch of rows, applying the subject's edits and each row's own, and capture the named sites.
@@ -72,6 +74,8 @@ def forward(
         padding: side of the padding; the result does not depend on it.
         wanted: positions [rows, n] whose logits are needed: only these rows go through the unembedding, and `logits`
             is [rows, n, vocabulary].
+        ends: positions [rows, n] that alone are read behind the last attention, so that its block does no more than
+            these; whether that holds for a model is to be proved on it.
         stop: end the run once everything in `capture` was seen; `logits` are then empty and no forward is counted.
 
     Raises:
@@ -86,6 +90,7 @@ def forward(
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(evaluating(subject.model))
         stack.enter_context(fast(subject.model))
+        stack.enter_context(acting({} if ends is None else at_places(subject, ends)))
         stack.enter_context(opened(subject.model, taps.visits, taps.interface))
         stack.enter_context(hooked([*taps.hooks, *narrow]))
         stack.enter_context(calls_changed(taps.calls))

@@ -30,6 +30,7 @@ class Continued:
     """The attention of rows that continue parents: where each begins in which parent, how long it is, what to keep.
 
     `kept` are the keys and values [kept rows, heads, positions, width] of each layer, the parents' part included.
+    In the layer `last`, if one is named, only `read` (rows, places) attend, and elsewhere zeros are returned.
     """
 
     past: Past | None
@@ -37,6 +38,8 @@ class Continued:
     starts: torch.Tensor
     lengths: torch.Tensor
     keep: torch.Tensor
+    last: int | None = None
+    read: tuple[torch.Tensor, torch.Tensor] | None = None
     kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,6 +53,7 @@ class Continued:
         self.held = held
         self.before = None if bool(seen.all()) else ~seen
         self.within = ~within
+        self.asking = None if self.read is None else _by_row(*self.read, len(self.starts))
 
     def attend(
         self,
@@ -65,20 +69,35 @@ class Continued:
 
         Exact: softmax over the parent's positions before the row's start and the row's own, causally.
         """
+        if len(self.keep):
+            self.kept[layer] = self._with_parents(layer, key, value)
+        if layer != self.last or self.asking is None:
+            return self._attended(layer, query, key, value, self.within, scaling, softcap, sinks)
+        some, real = (one[: len(query)].to(query.device) for one in self.asking)
+        row = torch.arange(len(some), device=some.device)[:, None]
+        asked, hidden = query.transpose(1, 2)[row, some].transpose(1, 2), self.within[row, some]
+        found = query.new_zeros(len(query), query.shape[2], query.shape[1], value.shape[-1])
+        given = self._attended(layer, asked, key, value, hidden, scaling, softcap, sinks)
+        found[row.expand_as(some)[real], some[real]] = given[real]
+        return found
+
+    def _attended(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor,
+        scaling: float | None, softcap: float | None, sinks: torch.Tensor | None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Attend with queries [rows, heads, n, width], `hidden` [rows, n, positions] from own keys and values."""
         rows, heads, width, size = query.shape
         groups, own = heads // key.shape[1], key.shape[1]
         scale = size**-0.5 if scaling is None else scaling
         grouped = (query * scale).reshape(rows, own, groups * width, size)
-        if len(self.keep):
-            self.kept[layer] = self._with_parents(layer, key, value)
         past = None if self.past is None or not self.held else self.past.layers[layer]
         found = query.new_empty(rows, own, groups * width, value.shape[-1])
-        at_once = max(1, SCORES_AT_ONCE // (heads * width * (self.held + width)))
+        at_once = max(1, SCORES_AT_ONCE // (heads * width * (self.held + key.shape[2])))
         for first in range(0, rows, at_once):
             part = slice(first, min(first + at_once, rows))
             new = grouped[part] @ key[part].transpose(-1, -2)
             new = _capped(new, softcap).unflatten(2, (groups, width))
-            new = new.masked_fill_(self.within[part, None, None], torch.finfo(new.dtype).min)
+            new = new.masked_fill_(hidden[part, None, None], torch.finfo(new.dtype).min)
             if past is None:
                 weights = _softmax(new, sinks).to(value.dtype)
                 found[part] = weights.flatten(2, 3) @ value[part]
@@ -130,6 +149,16 @@ class Continued:
             return None
         total = (self.starts + self.lengths)[self.keep]
         return Past(tuple(self.kept[layer] for layer in sorted(self.kept)), total)
+
+
+def _by_row(rows: torch.Tensor, places: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the different places of each row [rows, most], filled up with 0, and which of them are real."""
+    own: list[dict[int, None]] = [{} for _ in range(count)]
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        own[row][place] = None
+    most = max(map(len, own))
+    filled = torch.tensor([[*some, *[0] * (most - len(some))] for some in own], dtype=torch.long)
+    return filled, torch.arange(most)[None] < torch.tensor([[len(some)] for some in own])
 
 
 def _capped(scores: torch.Tensor, softcap: float | None) -> torch.Tensor:

@@ -7,21 +7,21 @@ of layers that have one; whether it holds for a model is proved on the model its
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pellucid.core.axes import Site
 from pellucid.models.attention import Whole, replaced
 from pellucid.models.batch import accepted, evaluating
 from pellucid.models.hooks import Hook, acting, hooked
 from pellucid.models.kernels import fast
-from pellucid.models.layout import block_of, depth, place, submodule
+from pellucid.models.last_block import at_places
+from pellucid.models.layout import block_of, depth, submodule
 from pellucid.models.shared_past import Continued, Past
-from pellucid.models.taps import first_input
+from pellucid.models.taps import first_input, unwrap
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
@@ -70,7 +70,7 @@ def continue_rows(
     keep: Sequence[int],
     read: Callable[[torch.Tensor], None],
     inside: Sequence[AbstractContextManager[None]] = (),
-    last: bool = False, grad: bool = False,
+    last: bool = False, grad: bool = False, head: bool = True,
 ) -> Past | None:  # fmt: skip
     """Run tails behind their parents' first positions.
 
@@ -80,48 +80,54 @@ def continue_rows(
         tails: one row each.
         wanted: (row, position in the tail) of every place whose logits are read; [n] each.
         keep: rows whose own keys and values are returned, parents' part included.
-        read: is given the logits [n, vocabulary] of the wanted places.
+        read: is given the logits [n, vocabulary] of the wanted places, or, where not `head`, what the last block gives.
         inside: contexts held while the model runs (hooks, bypassed blocks).
-        last: let the feed-forward layer of the last block run at the wanted places alone, where nobody else looks.
+        last: let the last block ask, project and run its feed-forward layer at the wanted places alone, where nobody
+            else looks.
         grad: keep the graph, so that what `inside` puts in can be differentiated.
+        head: let the model's head run; for few places it costs as much as for many.
 
     Returns the Past of the rows in `keep`, or None if there are none.
     """
-    device = subject.input_device
-    width = max(len(t.ids) for t in tails)
+    device, layout = subject.input_device, subject.need_layout()
     starts = torch.tensor([t.start for t in tails], device=device)
-    ids = torch.full((len(tails), width), subject.pad_id, dtype=torch.long)
-    for i, tail in enumerate(tails):
-        ids[i, : len(tail.ids)] = torch.tensor(tail.ids)
     continued = Continued(
         past,
         torch.tensor([t.parent for t in tails], device=device),
         starts,
         torch.tensor([len(t.ids) for t in tails], device=device),
         torch.tensor(list(keep), dtype=torch.long, device=device),
+        *((depth(subject.model, layout) - 1, wanted) if last and len(wanted[0]) else ()),
     )
-    inputs = {
-        "input_ids": ids.to(device),
-        "attention_mask": torch.ones_like(ids, device=device),  # the attention put in place knows which are real
-        "position_ids": (starts[:, None] + torch.arange(width, device=device)[None]).clamp(
-            max=(subject.max_length or 2**30) - 1
-        )
-        + subject.need_layout().position_start,
-        "use_cache": False,
-    }
     rows, places = wanted
     with subject.lock, torch.set_grad_enabled(grad), ExitStack() as stack:
         stack.enter_context(evaluating(subject.model))
         stack.enter_context(fast(subject.model))
-        stack.enter_context(hooked([_only(subject, rows, places)]))
         stack.enter_context(replaced(subject.model, _attention(subject, continued)))
-        stack.enter_context(acting(_last_layer(subject, rows, places) if last and len(rows) else {}))
+        stack.enter_context(acting(at_places(subject, places, rows) if last and len(rows) else {}))
         for context in inside:
             stack.enter_context(context)
-        raw = subject.model(**inputs)
+        ends = [stack.enter_context(_headless(subject, rows, places))] if not (head and len(rows)) else []
+        stack.enter_context(hooked([] if ends else [_only(subject, rows, places)]))
+        raw = subject.model(**_inputs(subject, tails, starts))
     if len(rows):
-        read(raw.logits[0])
+        read(raw.logits[0] if head else ends[0][0])
     return continued.kept_past()
+
+
+def _inputs(subject: Subject, tails: Sequence[Tail], starts: torch.Tensor) -> dict[str, Any]:
+    """Return what the model is called with, rows padded on the right."""
+    width = max(len(tail.ids) for tail in tails)
+    ids = torch.full((len(tails), width), subject.pad_id, dtype=torch.long)
+    for i, tail in enumerate(tails):
+        ids[i, : len(tail.ids)] = torch.tensor(tail.ids)
+    positions = starts[:, None] + torch.arange(width, device=starts.device)[None]
+    return {
+        "input_ids": ids.to(starts.device),
+        "attention_mask": torch.ones_like(ids, device=starts.device),  # the attention put in place knows the real ones
+        "position_ids": positions.clamp(max=(subject.max_length or 2**30) - 1) + subject.need_layout().position_start,
+        "use_cache": False,
+    }
 
 
 def _attention(subject: Subject, continued: Continued) -> dict[torch.nn.Module, Whole]:
@@ -134,33 +140,27 @@ def _attention(subject: Subject, continued: Continued) -> dict[torch.nn.Module, 
     return found
 
 
-def _last_layer(subject: Subject, rows: torch.Tensor, places: torch.Tensor) -> dict[torch.nn.Module, Any]:
-    """Return the last feed-forward layer's work at some places: past the last attention, no other is read."""
-    layout = subject.need_layout()
-    name = "mlp.out_raw" if "mlp.out_raw" in layout.stacks[""].taps else "mlp.out"
-    module = place(subject.model, layout, Site("", depth(subject.model, layout) - 1, name)).module
-    own = module.forward
+@contextmanager
+def _headless(subject: Subject, rows: torch.Tensor, places: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Let the unembedding do nothing, and collect what the last block gives at some places: [n, dimension]."""
+    layout, got = subject.need_layout(), list[torch.Tensor]()
+    block, _ = block_of(subject.model, layout.stacks[""], depth(subject.model, layout) - 1)
 
-    def work(*args: Any, **kwargs: Any) -> Any:
-        if len(args) != 1 or kwargs or args[0].ndim != 3:
-            return own(*args, **kwargs)
-        inside = rows < len(args[0])  # rows that enter past the last block are read as they are
-        where = (rows[inside].to(args[0].device), places[inside].to(args[0].device))
-        found = own(args[0][where][None])
-        if not isinstance(found, torch.Tensor):
-            return own(*args)
-        out = found.new_zeros(*args[0].shape[:2], found.shape[-1])
-        out[where] = found[0]
-        return out
+    def keep(output: Any) -> Any:
+        value = unwrap(output, 0)
+        got.append(value[rows.to(value.device), places.to(value.device)])
+        return output
 
-    return {module: work}
+    def nothing(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return first_input(args, kwargs)[0]
+
+    with hooked([Hook(block, "output", keep)]), acting({subject.model.get_output_embeddings(): nothing}):
+        yield got
 
 
 def _only(subject: Subject, rows: torch.Tensor, places: torch.Tensor) -> Hook:
     def pick(args: Any, kwargs: Any) -> Any:
         value, put = first_input(args, kwargs)
-        if not len(rows):
-            return put(value[:1, :1])
         return put(value[rows.to(value.device), places.to(value.device)][None])
 
     return Hook(subject.model.get_output_embeddings(), "input", pick)

@@ -17,7 +17,7 @@ from pellucid.core.tokens import Tokens
 from pellucid.engine.capture import capture
 from pellucid.engine.head_weights import unembedding
 from pellucid.engine.knockout import around, cut, score_cuts
-from pellucid.engine.lens import outputs_of
+from pellucid.engine.model_head import outputs_of
 from pellucid.engine.question import Question, ask
 from pellucid.engine.targets import one_token, resolve
 from pellucid.models.edits import Edit

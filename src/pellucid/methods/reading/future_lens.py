@@ -12,7 +12,7 @@ from pellucid.core.errors import InputError
 from pellucid.core.metadata import method
 from pellucid.core.params import Count, Fraction, NonNegativeFloat, SiteName
 from pellucid.core.results import Evidence, Learned
-from pellucid.engine.lens import at_once, outputs_of
+from pellucid.engine.model_head import at_once, outputs_of
 from pellucid.engine.stored_streams import Streams, held_out, stored_streams
 from pellucid.models.subject import Subject
 

@@ -15,7 +15,8 @@ from pellucid.core.params import Fraction, SiteName
 from pellucid.core.results import Evidence, Learned
 from pellucid.core.tokens import Tokens
 from pellucid.engine.gradients import frozen
-from pellucid.engine.lens import last_site, outputs_of, stream_sites
+from pellucid.engine.lens import last_site, stream_sites
+from pellucid.engine.model_head import outputs_of
 from pellucid.engine.planning import check_cancelled, report
 from pellucid.engine.stored_streams import Streams, held_out, stored_streams
 from pellucid.engine.variants import row, token_site, whole

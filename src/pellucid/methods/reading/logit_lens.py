@@ -13,17 +13,16 @@ from pellucid.core.params import Measure, PromptLike, SiteName, TargetLike
 from pellucid.core.results import Evidence, Learned, Scores
 from pellucid.core.tokens import Tokens
 from pellucid.engine.lens import (
-    at_once,
     check_lens,
     chosen_positions,
     last_site,
     layer_grid,
     measured_as,
     output_name,
-    outputs_of,
     stream_sites,
     translated,
 )  # fmt: skip
+from pellucid.engine.model_head import at_once, outputs_of
 from pellucid.engine.readout import Readout, combined
 from pellucid.engine.targets import one_token, resolve
 from pellucid.engine.variants import decoder_start, mask_position, row, whole

@@ -11,7 +11,7 @@ import torch
 from pellucid.core.metadata import method
 from pellucid.core.params import Fraction, NonNegativeFloat, Positive, PositiveFloat, SiteName
 from pellucid.core.results import Evidence, Learned
-from pellucid.engine.lens import at_once, outputs_of
+from pellucid.engine.model_head import at_once, outputs_of
 from pellucid.engine.planning import check_cancelled, report
 from pellucid.engine.stored_streams import Streams, held_out, stored_streams
 from pellucid.models.subject import Subject
