@@ -149,7 +149,7 @@ def apply_edit(
         if len(chosen) == 0:
             return None
         index.append(torch.tensor(chosen, device=row_value.device))
-    mesh = tuple(torch.meshgrid(*index, indexing="ij"))
+    mesh = tuple(torch.meshgrid(*index, indexing="ij")) if len(index) > 1 else tuple(index)
     chosen_value = row_value[mesh]
     if isinstance(edit.how, str):
         try:

@@ -343,6 +343,8 @@ def _unpad(value: torch.Tensor, site: Site, length: int, keys: int, offset: int)
 def _repad(value: torch.Tensor, new: torch.Tensor, site: Site, offset: int) -> torch.Tensor:
     if site.part == "logits" and value.ndim == 1:
         return new[0]
+    if new.shape == value.shape:
+        return new
     sizes = dict(zip(site.axes, new.shape, strict=True))
     where = _slices(site, sizes.get("position", sizes.get("query", 0)), sizes.get("key", 0), offset)
     padded = value.clone()
