@@ -12,6 +12,7 @@ import pellucid
 from pellucid.engine import reading
 from pellucid.engine.model_head import LateOutputs, at_once
 from pellucid.engine.question import ask
+from pellucid.engine.readout import log_normaliser
 from pellucid.engine.scoring import score_plain
 from pellucid.engine.variants import Variant, whole
 from pellucid.models.last_block import at_places
@@ -70,3 +71,11 @@ def test_outputs_wait_until_they_are_enough_and_none_is_lost(monkeypatch: pytest
     with torch.no_grad():
         head = subject.model.lm_head(subject.model.transformer.ln_f(vectors))
     assert torch.allclose(torch.cat([outputs for outputs, _ in read]), head)
+
+
+@pytest.mark.parametrize("shape", [(70, 3, 11), (1, 1, 5), (0, 2, 5), (33, 7), (4,)])
+def test_the_normaliser_is_the_same_in_pieces(shape: tuple[int, ...]) -> None:
+    logits = 50 * torch.randn(*shape, dtype=torch.float64)
+    assert torch.equal(log_normaliser(logits), logits.logsumexp(-1))
+    learned = logits.requires_grad_()
+    assert torch.equal(log_normaliser(learned), learned.logsumexp(-1))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pellucid.core.axes import Site
+from pellucid.core.axes import Site, parse_site
 from pellucid.core.errors import PellucidError
 from pellucid.engine.cone_rows import Base, blocks_of, moved, put_in, run
 from pellucid.engine.planning import TOKENS_PER_BATCH
 from pellucid.models.batch import Row
-from pellucid.models.edits import Edit
+from pellucid.models.edits import Edit, apply_edit
 from pellucid.models.forward import tail_hooks
 from pellucid.models.hooks import Hook, acting, bypassed, hooked
 from pellucid.models.layout import place, submodule
@@ -43,10 +43,10 @@ def after_pattern(subject: Subject, base: Base, layer: int, rows: Sequence[Place
     """Return the block's output [positions, dimension] at each row's positions, with its edits made.
 
     Attention is not computed: its output projection is given what it was given in the base run, so an edit of a head
-    goes through the output projection only.
+    goes through the output projection only. An edit of what the block gives needs no part of it.
     """
-    found: dict[int, torch.Tensor] = {}
-    for chunk in _chunks(rows):
+    found = {i: _given(base, layer, i, row) for i, row in enumerate(rows) if row[1] and all(map(_at_the_end, row[1]))}
+    for chunk in _chunks(rows, [i for i in range(len(rows)) if i not in found]):
         places = [rows[i][2] for i in chunk]
         width = max(map(len, places))
         runs = torch.tensor([[rows[i][0]] for i in chunk])
@@ -54,6 +54,21 @@ def after_pattern(subject: Subject, base: Base, layer: int, rows: Sequence[Place
         got = _half(subject, base, layer, (runs, index), [rows[i] for i in chunk])
         found.update({i: got[number, : len(at)] for number, (i, at) in enumerate(zip(chunk, places, strict=True))})
     return [found[i] for i in range(len(rows))]
+
+
+def _at_the_end(edit: Edit) -> bool:
+    return parse_site(edit.site).part == "resid_post"
+
+
+def _given(base: Base, layer: int, number: int, row: Placed) -> torch.Tensor:
+    """Return what the block gave in the base run [positions, dimension], edited."""
+    run, edits, at = row
+    value = base.streams[layer + 1][run, list(at)]
+    for edit in edits:
+        here = moved(edit, at, base.prompt)
+        new = apply_edit(value, here, parse_site(edit.site), number, len(at), len(at))
+        value = value if new is None else new
+    return value
 
 
 def _half(
@@ -134,10 +149,10 @@ def _halves_agree(subject: Subject, base: Base) -> bool:
     return True
 
 
-def _chunks(rows: Sequence[Placed]) -> Iterator[list[int]]:
-    """Cut rows into batches by their number of positions."""
+def _chunks(rows: Sequence[Placed], some: Sequence[int]) -> Iterator[list[int]]:
+    """Cut some of the rows into batches by their number of positions."""
     chunk: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i][2])):
+    for i in sorted(some, key=lambda i: len(rows[i][2])):
         if chunk and (len(chunk) + 1) * len(rows[i][2]) > TOKENS_PER_BATCH:
             yield chunk
             chunk = []

@@ -18,7 +18,7 @@ from pellucid.engine import store, trie
 from pellucid.engine.memory import ran_out
 from pellucid.engine.planning import in_batches, room_for
 from pellucid.engine.reading import not_nan, read
-from pellucid.engine.readout import Part, Readout, combined, measured
+from pellucid.engine.readout import Part, Readout, combined, log_normaliser, measured
 from pellucid.engine.variants import Variant
 from pellucid.models.kernels import session
 from pellucid.models.proofs import probe
@@ -26,8 +26,6 @@ from pellucid.models.tails import can_continue, within_window
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
-
-ROWS_AT_ONCE = 32  # of logits; what is made of so many stays in a processor's cache
 
 
 def score(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant]) -> np.ndarray:
@@ -108,8 +106,8 @@ def _values(
     values = torch.zeros(len(sequences), len(parts), len(forced) + 1, dtype=torch.float64)
 
     def take(logits: torch.Tensor, places: list[tuple[int, int]]) -> None:
-        for chunk in range(0, len(places), ROWS_AT_ONCE):
-            here, rows = places[chunk : chunk + ROWS_AT_ONCE], logits[chunk : chunk + ROWS_AT_ONCE]
+        for chunk in range(0, len(places), 512):
+            here, rows = places[chunk : chunk + 512], logits[chunk : chunk + 512]
             index, target = torch.tensor([i for i, _ in here]), torch.tensor([k for _, k in here])
             if readout.function is not None:
                 values[index, 0, target] = combined(readout, {(): rows[:, None]}).double().cpu()[:, 0]
@@ -129,7 +127,7 @@ def _measured(rows: torch.Tensor, ids: torch.Tensor, measure: str) -> torch.Tens
     taken = rows.gather(-1, ids.to(rows.device)[:, None])[:, 0]
     if measure in ("logit", "output"):
         return taken
-    log_probs = taken - rows.logsumexp(-1)
+    log_probs = taken - log_normaliser(rows)
     return log_probs if measure == "log_prob" else log_probs.exp()
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pellucid.core.axes import Site
-from pellucid.models.layout import depth, main_stack, place
+from pellucid.core.axes import Site, parse_site
+from pellucid.models.layout import block_sites, depth, main_stack, place
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
@@ -31,10 +31,11 @@ def at_places(
     if rows is None:
         rows, places = torch.arange(len(places)).repeat_interleave(places.shape[1]), places.flatten()
     layout = subject.need_layout()
-    taps, last = layout.stacks[main_stack(layout)].taps, depth(subject.model, layout) - 1
-    raw = "mlp.out_raw" in taps  # then a norm stands between it and mlp.out
-    sites = [name for name in WORK if name in taps and not (raw and name == "mlp.out")]
-    found = dict.fromkeys(place(subject.model, layout, Site(main_stack(layout), last, name)).module for name in sites)
+    stack, last = main_stack(layout), depth(subject.model, layout) - 1
+    have = {parse_site(name).part for name in block_sites(subject.model, layout, stack, last)}
+    raw = "mlp.out_raw" in have  # then a norm stands between it and mlp.out
+    parts = [part for part in WORK if part in have and not (raw and part == "mlp.out")]
+    found = dict.fromkeys(place(subject.model, layout, Site(stack, last, part)).module for part in parts)
     inner = {part for module in found for part in module.modules() if part is not module}
     return {module: _work_at(module.forward, rows, places) for module in found if module not in inner}
 
