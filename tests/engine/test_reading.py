@@ -12,8 +12,8 @@ import pellucid
 from pellucid.engine import reading
 from pellucid.engine.model_head import LateOutputs, at_once
 from pellucid.engine.question import ask
-from pellucid.engine.readout import log_normaliser
-from pellucid.engine.scoring import score_plain
+from pellucid.engine.readout import measured
+from pellucid.engine.scoring import _measured, score_plain
 from pellucid.engine.variants import Variant, whole
 from pellucid.models.last_block import at_places
 from tests.tiny import TINY
@@ -73,9 +73,8 @@ def test_outputs_wait_until_they_are_enough_and_none_is_lost(monkeypatch: pytest
     assert torch.allclose(torch.cat([outputs for outputs, _ in read]), head)
 
 
-@pytest.mark.parametrize("shape", [(70, 3, 11), (1, 1, 5), (0, 2, 5), (33, 7), (4,)])
-def test_the_normaliser_is_the_same_in_pieces(shape: tuple[int, ...]) -> None:
-    logits = 50 * torch.randn(*shape, dtype=torch.float64)
-    assert torch.equal(log_normaliser(logits), logits.logsumexp(-1))
-    learned = logits.requires_grad_()
-    assert torch.equal(log_normaliser(learned), learned.logsumexp(-1))
+@pytest.mark.parametrize("measure", ["log_prob", "prob"])
+def test_measures_are_the_same_of_some_rows_at_a_time(measure: str) -> None:
+    logits, ids = 50 * torch.randn(70, 11, dtype=torch.float64), torch.arange(70) % 11
+    each = torch.stack([measured(row[None, None], [int(i)], measure)[0, 0] for row, i in zip(logits, ids, strict=True)])
+    assert torch.allclose(_measured(logits, ids, measure), each, rtol=1e-14)

@@ -10,8 +10,6 @@ import torch
 
 from pellucid.core.errors import PellucidError, TargetError
 
-ROWS_AT_ONCE = 32  # what is made of so many rows of logits stays in a processor's cache
-
 
 @dataclass(frozen=True)
 class Part:
@@ -75,20 +73,12 @@ def measured(logits: torch.Tensor, ids: Sequence[int], measure: str) -> torch.Te
     taken = logits.gather(-1, index.view(1, -1, 1).expand(len(logits), -1, 1)).squeeze(-1)
     if measure == "logit" or measure == "output":
         return taken
-    log_probs = taken - log_normaliser(logits)
+    log_probs = taken - logits.logsumexp(-1)
     if measure == "log_prob":
         return log_probs
     if measure == "prob":
         return log_probs.exp()
     raise TargetError(f"The measure {measure!r} is unknown; use 'logit', 'log_prob', 'prob' or 'entropy'.")
-
-
-def log_normaliser(logits: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of the sum of exponentials over the last axis, of some rows at a time."""
-    if logits.requires_grad or logits.ndim < 2:
-        return logits.logsumexp(-1)
-    rows = logits.flatten(0, -2).split(ROWS_AT_ONCE)
-    return torch.cat([some.logsumexp(-1) for some in rows]).reshape(logits.shape[:-1])
 
 
 def combined(readout: Readout, pieces: dict[tuple[int, ...], torch.Tensor]) -> torch.Tensor:
