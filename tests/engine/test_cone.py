@@ -99,6 +99,16 @@ def test_windows_over_layers_and_sets_of_edits(parts: tuple[str, ...]) -> None:
     )
 
 
+@pytest.mark.parametrize("at", [(3, 11), 11, None])
+@pytest.mark.parametrize("part", ["attn.out", "mlp.post", "mlp.out", "resid_post"])
+def test_a_later_edit_of_the_last_block_sees_every_place_it_names(part: str, at: Any) -> None:
+    """A function that mixes the place that is read with others needs what the last block makes of those."""
+    subject = trusted("gpt2")
+    site, where = values(subject, part)[-1][0], {} if at is None else {"position": at}
+    mixed = Edit(site, lambda value, context: 3 * value.mean(0).expand_as(value), where=where)
+    agree(subject, [(Edit("blocks.0.mlp.out", "zero", where={"position": p}), mixed) for p in (3, 5)])
+
+
 def test_the_base_may_be_noisy_at_the_embeddings() -> None:
     """Causal tracing: noise on the subject's tokens, one clean value put back at a time."""
     clean = trusted("llama")

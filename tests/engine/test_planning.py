@@ -14,7 +14,7 @@ from pellucid.core.errors import Cancelled, ResourceError
 from pellucid.engine import cone, memory, planning, probes, reading, scoring, trie
 from pellucid.engine.fit import Fit, fit
 from pellucid.engine.gradients import value_and_gradient
-from pellucid.engine.planning import controlled, estimate, in_batches
+from pellucid.engine.planning import FREE_TOKENS, PADDING, controlled, estimate, in_batches
 from pellucid.engine.readout import Part, Readout
 from pellucid.engine.variants import whole
 from tests import plain
@@ -115,6 +115,19 @@ def test_answers_come_in_the_order_of_the_items() -> None:
     assert in_batches(items, items, run, tokens_per_batch=400) == [item**2 for item in items]
     assert all(count * longest <= 400 for count, longest in sizes)
     assert in_batches([], [], run) == []
+
+
+def test_batches_are_hardly_padded_but_where_they_are_small() -> None:
+    lengths, sizes = [6, 90, 91, 40, 120, 121, 300, 301, 5, 310, 119, 600, 7], list[list[int]]()
+
+    def run(batch: list[int]) -> list[int]:
+        sizes.append(batch)
+        return batch
+
+    assert in_batches(lengths, lengths, run) == lengths
+    assert all(len(one) * max(one) <= max(FREE_TOKENS, PADDING * sum(one)) for one in sizes)
+    assert [300, 301, 310] in sizes
+    assert [600] in sizes
 
 
 def test_a_row_longer_than_a_batch_is_run_alone() -> None:

@@ -1,4 +1,4 @@
-"""The head of a model on its own: what vectors of the residual stream say when nothing but the head follows."""
+"""What lenses share: where they read the residual stream, what they measure, and what they have learned."""
 
 from __future__ import annotations
 
