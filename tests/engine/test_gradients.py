@@ -87,14 +87,11 @@ def test_a_backward_that_cannot_be_batched_goes_one_by_one(monkeypatch: pytest.M
     question = ask(load("gpt2"), IDS, target=EACH)
     points = question.embeddings()[None]
     _, together = question.gradient(points)
-    own = torch.autograd.grad
 
-    def refuses(*args: object, is_grads_batched: bool = False, **kwargs: object) -> object:
-        if is_grads_batched:
-            raise RuntimeError("no batching rule")
-        return own(*args, **kwargs)  # type: ignore[arg-type]
+    def refuses(*_: object) -> object:
+        raise RuntimeError("no batching rule")
 
-    monkeypatch.setattr(torch.autograd, "grad", refuses)
+    monkeypatch.setattr(torch.func, "vmap", refuses)
     _, single = question.gradient(points)
     torch.testing.assert_close(together, single, atol=1e-9, rtol=1e-6)
 

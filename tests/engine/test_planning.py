@@ -15,12 +15,14 @@ from pellucid.engine import cone, memory, planning, probes, reading, scoring, tr
 from pellucid.engine.fit import Fit, fit
 from pellucid.engine.gradients import value_and_gradient
 from pellucid.engine.planning import FREE_TOKENS, PADDING, controlled, estimate, in_batches
+from pellucid.engine.probes import Setup
 from pellucid.engine.readout import Part, Readout
 from pellucid.engine.variants import whole
 from tests import plain
 from tests.bad_input.small import left_alone
 from tests.tiny import TINY
 
+NO_SETUP = Setup(0.0, 0, 0, 0, 0.0)
 METHODS = ("occlusion", "integrated_gradients", "shapley_values", "smoothgrad")
 
 
@@ -292,7 +294,7 @@ def test_a_batch_ends_where_more_rows_are_not_faster() -> None:
     none = np.zeros(11)
     forward = none.copy()
     forward[0], forward[4] = 0.1, 0.001
-    found = Fit(1, forward, none, none, none, none, 0, 0.0, 0, 0)
+    found = Fit(1, forward, none, none, none, none, 0, NO_SETUP)
     assert found.seconds(7, 10) == pytest.approx(0.1 + 0.07)
     assert found.tokens_at_full_speed(10) == pytest.approx(0.1 / (0.03 * 0.001))
     assert planning.best_tokens(found, 10) == 4096
@@ -304,11 +306,31 @@ def test_as_many_rows_as_fit_are_found() -> None:
     none = np.zeros(11)
     in_blocks, at_output = none.copy(), none.copy()
     in_blocks[0], in_blocks[4], at_output[6] = 1000.0, 8.0, 100.0
-    found = Fit(1, none, none, in_blocks, in_blocks, at_output, 0, 0.0, 0, 0)
+    found = Fit(1, none, none, in_blocks, in_blocks, at_output, 0, NO_SETUP)
     for limit in (1, 1500, 2000, 9999, 123_456):
         rows = found.rows(limit, 10, 1)
         assert found.bytes(rows, 10, 1) <= limit or rows == 1
         assert found.bytes(rows + 1, 10, 1) > limit
+
+
+@pytest.mark.parametrize(("points", "gradients", "expected"), [(4, 1, 1400), (6, 1, 1500), (8, 1, 2000), (4, 2, 2000)])
+def test_weights_packed_for_the_way_back_take_the_place_of_a_graph_that_is_let_go(
+    points: int, gradients: int, expected: int, monkeypatch: pytest.MonkeyPatch, subject: pellucid.Subject
+) -> None:
+    """Batches of 4 rows that hold 1000 bytes, weights of 400 and, for the way back, 600: 1400 until the first way back.
+
+    A second batch of 2 rows meets all weights, 500 + 1000; where several gradients go back, the graph is kept.
+    """
+    none = np.zeros(11)
+    in_blocks = none.copy()
+    in_blocks[4] = 25.0
+    found = Fit(1, none, none, in_blocks, in_blocks, none, 0, Setup(0.0, 450, 600, 50, 100.0))
+    monkeypatch.setattr(planning, "fit", lambda *_: found)
+    said = planning.estimate(
+        subject, "steps*(F+gradients*B)", {"steps": points, "gradients": gradients}, 10, gradients=gradients,
+        tokens_per_batch=40,
+    )  # fmt: skip
+    assert said.bytes == pytest.approx(expected)
 
 
 def test_measuring_leaves_the_model_and_the_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:

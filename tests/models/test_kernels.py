@@ -11,6 +11,7 @@ from transformers.activations import FastGELUActivation, NewGELUActivation
 import pellucid
 from pellucid import Target
 from pellucid.engine import forward_mode, store
+from pellucid.engine.backward import together
 from pellucid.models import kernels
 from tests.state import changed, model_state
 from tests.tiny import TINY
@@ -77,6 +78,42 @@ def test_the_backward_is_the_product_with_the_transposed_weight(forced: list[int
     assert value.grad is not None
     torch.testing.assert_close(value.grad, expected.detach(), atol=1e-4, rtol=1e-4)
     assert forced == [24, 40]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_gradients_that_travel_together_are_multiplied_together(legacy: bool, forced: list[int]) -> None:
+    module, given = torch.nn.Linear(24, 40).requires_grad_(False), torch.randn(1, 30, 24, requires_grad=True)
+    directions = torch.randn(5, 1, 30, 40)
+    expected = torch.stack([torch.autograd.grad(module(given), given, one)[0] for one in directions])
+    layer = kernels._Layer(module, module.weight)
+    value = kernels._Product.apply(given, layer, module.bias)
+    forced.clear()
+    if legacy:  # the tensor cannot be opened: torch goes one by one, rightly
+        (found,) = torch.autograd.grad(value, given, directions, is_grads_batched=True)
+    else:
+        (found,) = together([value], [given], [directions])
+        assert len(forced) == 1
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_is_zero_behind_a_target_is_not_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, given = torch.nn.Linear(24, 40).requires_grad_(False), torch.randn(4, 50, 24, requires_grad=True)
+    gradient = torch.randn(4, 50, 40)
+    gradient[:2, 40:], gradient[2, :45], gradient[3, -1] = 0, 0, float("nan")
+    rows: list[int] = []
+    own = kernels._product
+
+    def counted(value: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        rows.append(value.numel() // value.shape[-1])
+        return own(value, packed, bias)
+
+    monkeypatch.setattr(kernels, "_product", counted)
+    (expected,) = torch.autograd.grad(module(given), given, gradient)
+    value = kernels._Product.apply(given, kernels._Layer(module, module.weight), module.bias)
+    rows.clear()
+    (found,) = torch.autograd.grad(value, given, gradient)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    assert rows == [2 * 40 + 5 + 50]
 
 
 def test_what_could_be_wrong_takes_the_plain_way(forced: list[int]) -> None:

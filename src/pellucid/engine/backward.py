@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,14 @@ def through(values: torch.Tensor, ends: Ends, first: int, leaves: Sequence[torch
     return torch.cat(found)
 
 
+def through_all(values: torch.Tensor, ends: Ends, leaves: Sequence[torch.Tensor], count: int) -> torch.Tensor:
+    """Do the work of `through` for so many gradients that are zero nowhere: what the last of a long row takes."""
+    slopes = torch.autograd.grad(values.sum(), [leaf for _, leaf in ends])
+    drawn = torch.Generator().manual_seed(0)
+    directions = [torch.randn(count, *slope.shape, generator=drawn).to(slope) for slope in slopes]
+    return _several([value for value, _ in ends], leaves, directions, last=True)
+
+
 def backward(values: torch.Tensor, leaves: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the gradients [targets, points, positions, ...] of values [points, targets]."""
     # Rows do not influence each other, so the gradient of a column's sum holds every row's own gradient.
@@ -86,18 +95,32 @@ def _several(
     count = len(directions[0])
     if count > 1:
         try:
-            return _stacked(torch.autograd.grad(outputs, leaves, directions, retain_graph=True, allow_unused=True,
-                                                is_grads_batched=True), leaves, count)  # fmt: skip
+            return torch.stack(together(outputs, leaves, directions), 1)
         except RuntimeError:  # an operation whose backward cannot be batched
             pass
     one_by_one = []
     for number in range(count):
         keep, along = not last or number < count - 1, [direction[number] for direction in directions]
-        grads = torch.autograd.grad(outputs, leaves, along, retain_graph=keep, allow_unused=True)
-        one_by_one.append(_stacked([None if g is None else g[None] for g in grads], leaves, 1))
+        grads = torch.autograd.grad(outputs, leaves, along, retain_graph=keep, materialize_grads=True)
+        one_by_one.append(torch.stack(grads)[None])
     return torch.cat(one_by_one)
 
 
-def _stacked(gradients: Sequence[torch.Tensor | None], leaves: Sequence[torch.Tensor], count: int) -> torch.Tensor:
-    pairs = zip(gradients, leaves, strict=True)
-    return torch.stack([leaf.new_zeros(count, *leaf.shape) if g is None else g for g, leaf in pairs], 1)
+def together(
+    outputs: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor], directions: Sequence[torch.Tensor],
+    keep: bool = True,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """Return the gradients [directions, ...] of each leaf along directions [directions, ...] of outputs, all at once.
+
+    Zeros for a leaf that no output depends on; `keep` the graph for another call.
+
+    Raises:
+        RuntimeError: an operation whose backward cannot be batched.
+    """
+
+    def one(*along: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(outputs, leaves, along, retain_graph=keep, materialize_grads=True)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # an operation that goes one by one inside
+        return torch.func.vmap(one)(*directions)  # type: ignore[no-any-return]

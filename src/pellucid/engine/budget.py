@@ -133,7 +133,7 @@ def price(entry: Entry, question: Question, parameters: Mapping[str, Any]) -> Es
     learned = fit(subject, False, int(found.forwards * length))
     return replace(
         found,
-        seconds=learned.setup_seconds + shared.seconds(learned, targets),
+        seconds=learned.setup.seconds + shared.seconds(learned, targets),
         bytes=shared.bytes(learned, subject, targets),
     )
 

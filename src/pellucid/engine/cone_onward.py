@@ -30,7 +30,7 @@ from pellucid.models.taps import first_input, rewrap, unwrap
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
 
-PADDING = 1.06  # rows of one batch may be padded by this factor
+PADDING = 1.03  # rows of one batch may be padded by this factor
 TOKENS_AT_ONCE = 2048  # what a block makes of so many tokens stays in a processor's cache for the most part
 FREE_TOKENS = 256  # below this many tokens a block, padding costs less than another batch
 

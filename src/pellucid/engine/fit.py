@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import nnls
 
 from pellucid.engine import probes
-from pellucid.engine.probes import Shape
+from pellucid.engine.probes import Setup, Shape
 from pellucid.models import kernels
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ class Fit:
     """The price of a batch: coefficients per term of `_terms`, blocks of the whole model, bytes of a token's gradient.
 
     `together` stands for `in_blocks` where several gradients travel backward together, through other kernels.
-    `gradient` is 0 in a fit for forward passes. `setup` is what packing the weights for faster products takes, once per
-    call of the engine.
+    `gradient` is 0 in a fit for forward passes. `setup` is what packing the weights for faster products takes.
     """
 
     blocks: int
@@ -44,9 +43,7 @@ class Fit:
     together: np.ndarray
     at_output: np.ndarray
     gradient: int
-    setup_seconds: float
-    setup_bytes: int
-    setup_back: int
+    setup: Setup
 
     def seconds(self, rows: int, tokens: int, targets: int = 1, gradients: int = 0) -> float:
         """Return the seconds of a batch forward, and of so many gradients of each row."""
@@ -62,8 +59,8 @@ class Fit:
         terms = _terms(shape, shape.at_once)
         # On the way back through the blocks, their weights are packed a second time.
         in_blocks = terms @ (self.together if shape.at_once > 1 else self.in_blocks)
-        in_blocks += self.setup_bytes + self.setup_back
-        at_output = terms @ self.at_output + self.setup_bytes
+        in_blocks += self.setup.bytes + self.setup.back
+        at_output = terms @ self.at_output + self.setup.bytes
         return float(max(in_blocks, at_output)) + self.gradient * rows * tokens * gradients
 
     def tokens_at_full_speed(self, tokens: int) -> float:
@@ -143,7 +140,7 @@ def _measured(subject: Subject, graph: bool, tokens: int) -> Fit:
         together,
         at_output,
         probes.embedded(subject).nbytes if graph else 0,
-        *probes.setup(subject, graph, tokens),
+        probes.setup(subject, graph, tokens),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from pellucid.engine.planning import TOKENS_PER_GRADIENT_BATCH, in_batches
 from pellucid.engine.reading import read
 from pellucid.engine.readout import Readout
 from pellucid.engine.variants import row, token_site, whole
+from pellucid.models.batched_gradients import AttentionTogether
 from pellucid.models.edits import Edit
 from pellucid.models.forward import forward
 from pellucid.models.hooks import acting
@@ -92,7 +93,7 @@ def _differentiated(
     edits = [(put(site, leaf, len(tokens)),) for leaf in leaves]
     each = readout.each and readout.size > 1 and readout.kind == "next"
     with subject.lock, frozen(subject.model), first_order(), torch.enable_grad():
-        with cut(subject, each) as ends:
+        with cut(subject, each) as ends, AttentionTogether() if each else nullcontext():
             values, _ = read(subject, tokens, readout, [whole(tokens)] * len(leaves), edits=edits, grad=True)
         first = 0 if subject.kind == "encoder-decoder" else len(tokens) - 1
         gradients = through(values, ends, first, leaves) if ends else backward(values, leaves)

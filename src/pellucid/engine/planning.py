@@ -214,8 +214,15 @@ def estimate(
         tokens_per_batch = TOKENS_PER_GRADIENT_BATCH if gradients else best_tokens(found, tokens)
     rows = int(max(1, min(together, most, tokens_per_batch // max(tokens, 1))))
     once = found.seconds(rows, tokens, targets)
-    seconds = share * forwards / rows * once + found.setup_seconds
+    seconds = share * forwards / rows * once + found.setup.seconds
     if gradients:
         seconds += together / rows * (found.seconds(rows, tokens, targets, gradients) - once)
-    kept = 2 * found.gradient * tokens * (together + backwards)
-    return Estimate(seconds, found.bytes(rows, tokens, targets, gradients) + kept, forwards, backwards)
+    held = found.bytes(rows, tokens, targets, gradients) + 2 * found.gradient * tokens * (together + backwards)
+    if forwards * targets < found.setup.late_rows:
+        held -= found.setup.late
+    if gradients == 1:
+        # While weights are packed for the first way back, the graph is let go; the next batch meets them packed.
+        next_rows = min(rows, math.ceil(together) - rows)
+        more = found.bytes(rows, tokens, targets) - found.bytes(next_rows, tokens, targets) if next_rows > 0 else held
+        held -= min(found.setup.back, more)
+    return Estimate(seconds, held, forwards, backwards)

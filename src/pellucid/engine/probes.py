@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from pellucid.engine import memory
-from pellucid.engine.backward import TARGETS_AT_ONCE, backward, cut, frozen, through
+from pellucid.engine.backward import TARGETS_AT_ONCE, backward, cut, frozen, through_all
+from pellucid.engine.readout import log_probabilities
 from pellucid.engine.variants import decoder_start, token_site
 from pellucid.models import kernels
 from pellucid.models.batch import Row
@@ -91,19 +92,33 @@ def most_bytes(subject: Subject, shape: Shape) -> Taken:
         return Taken(0.0, 0.0, memory.peak(lambda: all(_work(subject, shape))))
 
 
-def setup(subject: Subject, graph: bool, tokens: int) -> tuple[float, int, int]:
-    """Return what packing the weights takes in a call of the engine over so many tokens.
+@dataclass(frozen=True)
+class Setup:
+    """What packing the weights takes in a call of the engine: seconds, bytes, and what comes on top of it.
 
-    Seconds, bytes, and the bytes of packing those of the blocks again for the way back.
+    `back` are the bytes of packing those of the blocks again for the way back; `late` those of `bytes` that are packed
+    only when `late_rows` rows have come.
     """
+
+    seconds: float
+    bytes: int
+    back: int
+    late: int
+    late_rows: float
+
+
+def setup(subject: Subject, graph: bool, tokens: int) -> Setup:
+    """Measure what packing the weights takes in a call of the engine over so many tokens."""
     start = time.perf_counter()
     with kernels.session(subject, tokens):
         seconds = time.perf_counter() - start
-        packed = kernels.packed_weights()
+        packed, late = kernels.packed_weights(), kernels.packed_late()
     output = getattr(subject.model.get_output_embeddings(), "weight", None)
     again = sum(weight.nbytes for weight in packed if weight is not output) if graph else 0
     size = sum(weight.nbytes for weight in packed)
-    return seconds * (1 + again / max(size, 1)), size, again
+    return Setup(
+        seconds * (1 + again / max(size, 1)), size, again, sum(w.nbytes for w in late), max(late.values(), default=0.0)
+    )
 
 
 def _timed(steps: Iterator[object]) -> tuple[float, float]:
@@ -128,7 +143,9 @@ def _work(subject: Subject, shape: Shape) -> Iterator[object]:
     with torch.set_grad_enabled(graph), frozen(subject.model), kernels.first_order():
         with cut(subject, each) as ends:
             logits = forward(subject, rows, grad=graph, wanted=_wanted(subject, shape, len(ids))).logits
-        scores = logits[..., 0] - logits.logsumexp(-1) if subject.head == "causal-lm" else logits[..., 0]
+        scores = logits[..., 0]
+        if subject.head == "causal-lm":
+            scores = log_probabilities(logits, torch.zeros(logits.shape[:-1], dtype=torch.long, device=logits.device))
         del logits
         yield True
         if graph:  # with more gradients, the same again
@@ -136,8 +153,7 @@ def _work(subject: Subject, shape: Shape) -> Iterator[object]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # operations that are batched one by one
                 if ends:
-                    first = len(ids) - shape.targets if subject.kind == "decoder" else 0
-                    through(columns[:, : shape.at_once], ends, first, leaves)
+                    through_all(columns, ends, leaves, shape.at_once)
                 else:
                     backward(columns.sum(1, keepdim=True), leaves)
             yield True

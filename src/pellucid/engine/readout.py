@@ -10,6 +10,8 @@ import torch
 
 from pellucid.core.errors import PellucidError, TargetError
 
+NUMBERS_AT_ONCE = 1 << 19
+
 
 @dataclass(frozen=True)
 class Part:
@@ -70,15 +72,27 @@ def measured(logits: torch.Tensor, ids: Sequence[int], measure: str) -> torch.Te
     if measure == "entropy":
         log_probs = logits.log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1)
-    taken = logits.gather(-1, index.view(1, -1, 1).expand(len(logits), -1, 1)).squeeze(-1)
+    places = index.expand(len(logits), -1)
     if measure == "logit" or measure == "output":
-        return taken
-    log_probs = taken - logits.logsumexp(-1)
+        return logits.gather(-1, places[..., None]).squeeze(-1)
     if measure == "log_prob":
-        return log_probs
+        return log_probabilities(logits, places)
     if measure == "prob":
-        return log_probs.exp()
+        return log_probabilities(logits, places).exp()
     raise TargetError(f"The measure {measure!r} is unknown; use 'logit', 'log_prob', 'prob' or 'entropy'.")
+
+
+def log_probabilities(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of one token in each row: logits [..., vocabulary], ids [...] -> [...]. Exact.
+
+    Without a graph, some rows at a time: what is made of them stays in a processor's cache.
+    """
+    if logits.requires_grad:
+        return logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
+    rows, chosen = logits.reshape(-1, logits.shape[-1]), ids.reshape(-1, 1)
+    most = max(1, NUMBERS_AT_ONCE // max(1, rows.shape[-1]))
+    parts = zip(rows.split(most), chosen.split(most), strict=True)
+    return torch.cat([some.log_softmax(-1).gather(-1, own) for some, own in parts]).view(ids.shape)
 
 
 def combined(readout: Readout, pieces: dict[tuple[int, ...], torch.Tensor]) -> torch.Tensor:

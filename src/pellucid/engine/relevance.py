@@ -17,6 +17,7 @@ import torch
 from pellucid.core.axes import Site, parse_site
 from pellucid.core.errors import ModelError
 from pellucid.core.results import Evidence
+from pellucid.engine.backward import together
 from pellucid.engine.planning import TOKENS_PER_BATCH
 from pellucid.engine.reading import read
 from pellucid.engine.rules import Absorbed, Rules, following
@@ -225,22 +226,15 @@ def _gradients(values: torch.Tensor, tensors: Sequence[torch.Tensor], length: in
 
     Many values go back in parts, so that the memory stays that of one batch.
     """
-    together = max(1, TOKENS_PER_BATCH // length)
+    most = max(1, TOKENS_PER_BATCH // length)
     found: list[tuple[torch.Tensor, ...]] = []
-    for first in range(0, len(values), together):
-        part = values[first : first + together]
-        last = first + together >= len(values)
+    for first in range(0, len(values), most):
+        part, keep = values[first : first + most], first + most < len(values)
         if len(part) == 1:
-            grads = torch.autograd.grad(part[0], tensors, allow_unused=True, retain_graph=not last)
-            grads = tuple(None if g is None else g[None] for g in grads)
+            grads = torch.autograd.grad(part[0], tensors, materialize_grads=True, retain_graph=keep)
+            found.append(tuple(g[None] for g in grads))
         else:
-            grads = torch.autograd.grad(
-                part, tensors, torch.eye(len(part)).to(part), allow_unused=True, is_grads_batched=True,
-                retain_graph=not last,
-            )  # fmt: skip
-        found.append(
-            tuple(t.new_zeros((len(part), *t.shape)) if g is None else g for t, g in zip(tensors, grads, strict=True))
-        )
+            found.append(together([part], tensors, [torch.eye(len(part)).to(part)], keep))
     return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*found, strict=True)]
 
 

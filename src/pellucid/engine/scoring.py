@@ -18,7 +18,7 @@ from pellucid.engine import store, trie
 from pellucid.engine.memory import ran_out
 from pellucid.engine.planning import in_batches, room_for
 from pellucid.engine.reading import not_nan, read
-from pellucid.engine.readout import Part, Readout, combined, measured
+from pellucid.engine.readout import Part, Readout, combined, log_probabilities, measured
 from pellucid.engine.variants import Variant
 from pellucid.models.kernels import session
 from pellucid.models.proofs import probe
@@ -26,8 +26,6 @@ from pellucid.models.tails import can_continue, within_window
 
 if TYPE_CHECKING:
     from pellucid.models.subject import Subject
-
-ROWS_AT_ONCE = 32  # what is made of so many rows of logits stays in a processor's cache
 
 
 def score(subject: Subject, tokens: Tokens, readout: Readout, variants: Sequence[Variant]) -> np.ndarray:
@@ -126,11 +124,11 @@ def _measured(rows: torch.Tensor, ids: torch.Tensor, measure: str) -> torch.Tens
     """Return the measure of a different token in each row of logits."""
     if measure == "entropy":
         return measured(rows[:, None], [0], measure)[:, 0]
-    taken = rows.gather(-1, ids.to(rows.device)[:, None])[:, 0]
+    own = ids.to(rows.device)
     if measure in ("logit", "output"):
-        return taken
-    log_probs = taken - torch.cat([some.logsumexp(-1) for some in rows.split(ROWS_AT_ONCE)])
-    return log_probs if measure == "log_prob" else log_probs.exp()
+        return rows.gather(-1, own[:, None])[:, 0]
+    found = log_probabilities(rows, own)
+    return found if measure == "log_prob" else found.exp()
 
 
 def trusted(subject: Subject) -> bool:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from pellucid.models import freed_memory
+from pellucid.models import batched_gradients, freed_memory
 from pellucid.models.hooks import acting
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ LEAST_GAIN = 1.08
 LEAST_WEIGHTS = 5_000_000  # smaller models spend their time elsewhere
 LEAST_TOKENS = 2048  # below this nothing is measured
 ROWS_MEASURED = 256
+MOST_REAL = 0.95  # a gradient with more places than these that are not zero is multiplied whole
 MOST_MEASURED = 4096  # outputs; a wider product, as the unembedding, is judged by so many and sees fewer rows
 
 _layers: ContextVar[tuple[Any, dict[torch.nn.Module, Callable[..., Any]]] | None] = ContextVar(
@@ -95,6 +96,13 @@ def packed_weights() -> list[torch.Tensor]:
     """Return the weights that the session of this context has packed."""
     held = _layers.get()
     return [module.weight for module, work in held[1].items() if isinstance(work, _Layer)] if held is not None else []
+
+
+def packed_late() -> dict[torch.Tensor, float]:
+    """Return those of the session's weights that are packed when so many rows have come, and these rows."""
+    held = _layers.get()
+    works = held[1].items() if held is not None else []
+    return {module.weight: work.wait for module, work in works if isinstance(work, _Layer) and work.wait > 0}
 
 
 def _whole(model: torch.nn.Module) -> dict[torch.nn.Module, Callable[..., Any]]:
@@ -162,7 +170,24 @@ class _Layer:
             return functional.linear(value, self.weight, bias)
 
     def transposed_product(self, gradient: torch.Tensor) -> torch.Tensor:
-        """Multiply a gradient by the transposed weight, packed when a gradient first needs it."""
+        """Multiply a gradient by the transposed weight, packed when a gradient first needs it.
+
+        Gradients that travel together are multiplied together, and what stands behind a target, zeros, not at all.
+        """
+        level = batched_gradients.level(gradient)
+        if level is not None:
+            found = self.transposed_product(batched_gradients.opened(gradient, level))
+            return batched_gradients.closed(found, level)
+        real = _not_zero(gradient) if batched_gradients.readable(gradient) else None
+        if real is None:
+            return self._transposed(gradient)
+        found = gradient.new_zeros(*gradient.shape[:-1], self.weight.shape[1])
+        found[real] = self._transposed(gradient[real])
+        return found
+
+    def _transposed(self, gradient: torch.Tensor) -> torch.Tensor:
+        if gradient.numel() < LEAST_ROWS * gradient.shape[-1]:
+            return functional.linear(gradient, self.weight.t())
         try:
             if self.backward is None:
                 self.backward = _pack(self.weight.t())
@@ -183,6 +208,17 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return ctx.layer.transposed_product(gradient), None, None
+
+
+def _not_zero(gradient: torch.Tensor) -> torch.Tensor | None:
+    """Return which places [...] of a gradient [..., positions, outputs] are not zero, or None where nearly all are.
+
+    Behind its target a gradient is zero, so that its last positions tell whether to look at all of them.
+    """
+    if gradient.ndim < 3 or bool(gradient[..., -1, :].any(-1).all()):
+        return None
+    real = (gradient.amax(-1) != 0) | (gradient.amin(-1) != 0)  # a fraction of what `any` takes
+    return real if int(real.sum()) < MOST_REAL * real.numel() else None
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from pellucid.core.errors import InputError, ModelError
 from pellucid.core.metadata import method
 from pellucid.core.params import PromptLike, TargetLike, Unit
 from pellucid.core.results import Scores
-from pellucid.engine.gradients import frozen
+from pellucid.engine.backward import frozen, together
 from pellucid.engine.patterns import chosen_layers
 from pellucid.engine.planning import TOKENS_PER_BATCH, check_cancelled
 from pellucid.engine.question import Question, ask, per_unit, read_position
@@ -112,7 +112,7 @@ def _squares(state: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
     for some in directions.split(max(1, TOKENS_PER_BATCH // len(leaf))):
         check_cancelled()
         try:
-            (found,) = torch.autograd.grad(state, leaf, some, retain_graph=True, is_grads_batched=True)
+            (found,) = together([state], [leaf], [some])
         except RuntimeError:  # an operation whose backward cannot be batched
             found = torch.stack([torch.autograd.grad(state, leaf, one, retain_graph=True)[0] for one in some])
         total += found.double().square().sum((0, 2))
