@@ -7,12 +7,15 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 import pellucid
 from pellucid import Target
 from pellucid.core.errors import ResourceError
-from pellucid.engine import backward, forward_mode, gradients
+from pellucid.engine import backward, forward_mode, gradients, reading
+from pellucid.engine.cone_rows import blocks_of
 from pellucid.engine.question import ask
+from pellucid.models.hooks import Hook, hooked
 from tests.state import changed, model_state
 from tests.tiny import TINY
 
@@ -94,6 +97,29 @@ def test_a_backward_that_cannot_be_batched_goes_one_by_one(monkeypatch: pytest.M
     monkeypatch.setattr(torch.func, "vmap", refuses)
     _, single = question.gradient(points)
     torch.testing.assert_close(together, single, atol=1e-9, rtol=1e-6)
+
+
+SUM = Target.continuation([3, 4, 5])
+
+
+@pytest.mark.parametrize(("name", "target", "read"), [("gpt2", 1, 1), ("llama", SUM, 3), ("llama", EACH, 11)])
+def test_the_last_block_works_where_it_is_read(
+    name: str, target: int | Target, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = load(name)
+    question = ask(subject, IDS, target=target)
+    points = question.embeddings()[None].repeat(2, 1, 1)
+    question.gradient(points)  # the model is probed once
+    seen: list[int] = []
+    last = blocks_of(subject)[-1]
+    product = [module for module in last.modules() if isinstance(module, torch.nn.Linear | Conv1D)][-1]
+    with hooked([Hook(product, "output", lambda out: (seen.append(out[..., 0].numel()), out)[1])]):
+        values, fast = question.gradient(points)
+        monkeypatch.setattr(reading, "_ends", lambda *_: None)
+        plain_values, plain = question.gradient(points)
+    assert seen == [2 * read, 2 * (len(IDS) + read - 1)]
+    torch.testing.assert_close(values, plain_values)
+    torch.testing.assert_close(fast, plain, atol=1e-9, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert-classifier"])

@@ -70,10 +70,11 @@ def value_and_gradient(
         where memory runs out for a single point, blocks are computed again on the way back.
     """
     name = site or token_site(subject)
+    outside = parse_site(name).part in ("embed", "embed.token")
 
     def run(batch: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         try:
-            return _differentiated(subject, tokens, readout, batch, name)
+            return _differentiated(subject, tokens, readout, batch, name, outside)
         except ResourceError:
             if len(batch) > 1 or "" not in subject.need_layout().stacks:
                 raise
@@ -87,14 +88,20 @@ def value_and_gradient(
 
 
 def _differentiated(
-    subject: Subject, tokens: Tokens, readout: Readout, points: Sequence[torch.Tensor], site: str
+    subject: Subject,
+    tokens: Tokens,
+    readout: Readout,
+    points: Sequence[torch.Tensor],
+    site: str,
+    outside: bool = False,
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     leaves = [point.detach().clone().requires_grad_() for point in points]
     edits = [(put(site, leaf, len(tokens)),) for leaf in leaves]
     each = readout.each and readout.size > 1 and readout.kind == "next"
     with subject.lock, frozen(subject.model), first_order(), torch.enable_grad():
         with cut(subject, each) as ends, AttentionTogether() if each else nullcontext():
-            values, _ = read(subject, tokens, readout, [whole(tokens)] * len(leaves), edits=edits, grad=True)
+            rows = [whole(tokens)] * len(leaves)
+            values, _ = read(subject, tokens, readout, rows, edits=edits, grad=True, outside=outside)
         first = 0 if subject.kind == "encoder-decoder" else len(tokens) - 1
         gradients = through(values, ends, first, leaves) if ends else backward(values, leaves)
     subject.count(backwards=len(leaves) * values.shape[1])

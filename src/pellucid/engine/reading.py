@@ -29,11 +29,13 @@ def read(
     edits: Sequence[tuple[Edit, ...]] | None = None,
     capture: Sequence[str] = (),
     grad: bool = False,
+    outside: bool = False,
 ) -> tuple[torch.Tensor, Output | None]:
     """Run one batch of variants and return their scores [rows, readout.size] and the output of its first pass.
 
     `edits[i]` are the edits of row i. A contrast between continuations of several tokens runs one pass per
-    continuation.
+    continuation. `outside` says that edits lie before the blocks and nothing looks into them, so that the last one
+    need not work at positions that are not read.
     """
     if subject.kind == "black-box":
         assert subject.function is not None
@@ -47,7 +49,8 @@ def read(
     for forced in readout.forced:
         rows = [row(subject, tokens, v, forced, edits[i] if edits else ()) for i, v in enumerate(variants)]
         wanted = _wanted(subject, tokens, readout, variants, len(forced) + 1)
-        ends = None if edits or capture or grad else _ends(subject, readout, wanted, len(rows))
+        outside = outside or (subject.kind == "encoder" and not (edits or capture or grad))
+        ends = _ends(subject, readout, wanted, len(rows)) if outside else None
         output = forward(subject, rows, capture=capture, grad=grad, wanted=wanted, ends=ends)
         first = first or output
         pieces[forced] = _target_logits(readout, output)
@@ -81,11 +84,12 @@ def _wanted(
 
 
 def _ends(subject: Subject, readout: Readout, wanted: torch.Tensor | None, count: int) -> torch.Tensor | None:
-    """Return the positions [rows, n] that alone an encoder's head reads: those asked for, or the first where it pools.
+    """Return the positions [rows, n] that alone the head reads: those asked for, or an encoder's first where it pools.
 
     None where a probe of unequal rows did not show it for this model.
     """
-    if subject.kind != "encoder" or subject.edits or subject.layout is None or readout.kind not in ("mask", "pooled"):
+    kinds = {"encoder": ("mask", "pooled"), "decoder": ("next",)}
+    if subject.edits or subject.layout is None or readout.kind not in kinds.get(subject.kind, ()):
         return None
     key = ("read behind the last block", type(subject.model), subject.dtype, readout.kind)
     if key not in subject.state.cache:

@@ -213,9 +213,10 @@ class _Product(torch.autograd.Function):
 def _not_zero(gradient: torch.Tensor) -> torch.Tensor | None:
     """Return which places [...] of a gradient [..., positions, outputs] are not zero, or None where nearly all are.
 
-    Behind its target a gradient is zero, so that its last positions tell whether to look at all of them.
+    Behind its target a gradient is zero, and in the last block everywhere else, so that its first and last positions
+    tell whether to look at all of them.
     """
-    if gradient.ndim < 3 or bool(gradient[..., -1, :].any(-1).all()):
+    if gradient.ndim < 3 or all(bool(gradient[..., place, :].any(-1).all()) for place in (0, -1)):
         return None
     real = (gradient.amax(-1) != 0) | (gradient.amin(-1) != 0)  # a fraction of what `any` takes
     return real if int(real.sum()) < MOST_REAL * real.numel() else None
