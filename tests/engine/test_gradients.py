@@ -10,7 +10,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 import pellucid
-from pellucid import Target
+from pellucid import Edit, Target
 from pellucid.core.errors import ResourceError
 from pellucid.engine import backward, forward_mode, gradients, reading
 from pellucid.engine.cone_rows import blocks_of
@@ -143,6 +143,28 @@ def test_blocks_are_computed_again_where_memory_is_short(name: str, monkeypatch:
     torch.testing.assert_close(again, values)
     torch.testing.assert_close(recomputed, plain, atol=1e-9, rtol=1e-6)
     assert changed(before, model_state(subject.model)) == []
+
+
+@pytest.mark.parametrize("inside", ["site", "edit"])
+def test_what_is_put_inside_a_block_is_not_computed_again(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that is computed again is so without what was put there, so memory stays short and says so."""
+    subject, site = load("llama"), "blocks.0.attn.z" if inside == "site" else "embed.token"
+    if inside == "edit":
+        subject = subject.with_(Edit("blocks.0.mlp.out", "scale", 2.0))
+    question = ask(subject, IDS, target=1)
+    points = gradients.site_values(subject, question.tokens, question.readout, site)[None]
+    own, tries = gradients.backward, []
+
+    def short(*args: torch.Tensor) -> torch.Tensor:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ResourceError("The model ran out of memory on 1 row; use a smaller batch.")
+        return own(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gradients, "backward", short)
+    with pytest.raises(ResourceError, match="ran out"):
+        gradients.value_and_gradient(subject, question.tokens, question.readout, points, site)
+    assert tries == [1]
 
 
 def test_recomputing_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ from transformers.activations import FastGELUActivation, NewGELUActivation
 
 import pellucid
 from pellucid import Target
-from pellucid.engine import forward_mode, store
+from pellucid.core.errors import ResourceError
+from pellucid.engine import forward_mode, gradients, store
 from pellucid.engine.backward import together
+from pellucid.engine.question import ask
 from pellucid.models import kernels
 from tests.state import changed, model_state
 from tests.tiny import TINY
@@ -51,6 +53,28 @@ def test_explanations_are_the_same(name: str, method: str, forced: list[int]) ->
     assert forced, "the packed product was never taken"
     np.testing.assert_allclose(fast.scores, plain.scores, atol=2e-5)
     assert changed(before, model_state(subject.model)) == []
+
+
+def test_blocks_computed_again_take_the_same_kernels(forced: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a block computes on the way back must be what it computed before, outside of the run that was made then."""
+    monkeypatch.setattr(kernels, "LEAST_ROWS", 1)
+    question = ask(pellucid.load(TINY["llama"]()), LONG[:60], target=1)
+    points = question.embeddings()[None]
+    values, plain = question.gradient(points)
+    own, tries = gradients.backward, []
+
+    def short(*args: torch.Tensor) -> torch.Tensor:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ResourceError("The model ran out of memory on 1 row; use a smaller batch.")
+        return own(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gradients, "backward", short)
+    again, recomputed = question.gradient(points)
+    assert len(tries) == 2
+    assert forced
+    torch.testing.assert_close(again, values)
+    torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-4)
 
 
 def test_a_kernel_that_cannot_be_made_is_replaced_by_the_plain_product(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from pellucid.models.batched_gradients import AttentionTogether
 from pellucid.models.edits import Edit
 from pellucid.models.forward import forward
 from pellucid.models.hooks import acting
-from pellucid.models.kernels import first_order, session
+from pellucid.models.kernels import first_order, plain, session
 from pellucid.models.layout import block_of, depth
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def value_and_gradient(
 
     Returns:
         values [points, targets] and gradients [points, targets, positions, ...]. Exact (automatic differentiation);
-        where memory runs out for a single point, blocks are computed again on the way back.
+        where memory runs out for a single point and nothing is put inside a block, blocks are computed again on the
+        way back.
     """
     name = site or token_site(subject)
     outside = parse_site(name).part in ("embed", "embed.token")
@@ -76,9 +77,9 @@ def value_and_gradient(
         try:
             return _differentiated(subject, tokens, readout, batch, name, outside)
         except ResourceError:
-            if len(batch) > 1 or "" not in subject.need_layout().stacks:
+            if len(batch) > 1 or "" not in subject.need_layout().stacks or not _between_blocks(subject, name):
                 raise
-            with subject.lock, recomputed(subject):
+            with subject.lock, plain(), recomputed(subject):
                 return _differentiated(subject, tokens, readout, batch, name)
 
     length = len(tokens) + max(len(f) for f in readout.forced)
@@ -110,6 +111,12 @@ def _differentiated(
             f"The gradient of {readout.description} is not finite; load the model in float32 and check its weights."
         )
     return list(zip(values.detach(), gradients.transpose(0, 1), strict=True))
+
+
+def _between_blocks(subject: Subject, site: str) -> bool:
+    """Return whether nothing is put inside a block, where it would be missing when that is computed again."""
+    parts = [parse_site(name).part for name in (site, *(edit.site for edit in subject.edits))]
+    return all(part in ("embed", "embed.token", "resid_pre", "resid_post") for part in parts)
 
 
 def recomputed(subject: Subject) -> AbstractContextManager[None]:

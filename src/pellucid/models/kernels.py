@@ -87,7 +87,7 @@ def fast(model: torch.nn.Module) -> Iterator[None]:
 
     Equal to the model's own up to float32 rounding.
     """
-    held = _layers.get()
+    held = None if _off.get() else _layers.get()
     with acting(held[1] if held is not None and held[0] is model else {}):
         yield
 
