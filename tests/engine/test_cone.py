@@ -109,6 +109,30 @@ def test_a_later_edit_of_the_last_block_sees_every_place_it_names(part: str, at:
     agree(subject, [(Edit("blocks.0.mlp.out", "zero", where={"position": p}), mixed) for p in (3, 5)])
 
 
+@pytest.mark.parametrize("target", [17, Target.continuation([3, 4, 5], each=True)])
+@pytest.mark.parametrize("part", ["attn.z", "mlp.out", "resid_post"])
+def test_the_last_block_computes_edits_where_it_is_read(
+    part: str, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = trusted("llama")
+    site, other = values(subject, part)[-1]
+    at, size = (3, 7, -1), other[0].shape
+    each, same = torch.randn(3, *size), torch.randn(size)
+    hows = [("set", each), ("set", same), ("add", each), ("scale", same), ("scale", 3.0), ("zero", None)]
+    edits: list[tuple[Edit, ...]] = [(Edit(site, "patch_from", other, {"position": at}),)]
+    edits += [(Edit(site, how, value, {"position": at}),) for how, value in hows]
+    edits += [(Edit(site, "set", each[:2], {"position": (3, 7)}),)]  # changes nothing that is read
+    edits += [(Edit(site, "add", each, {"position": at}), Edit(site, "set", same, {"position": 7}))]
+    edits += [(Edit(site, lambda value, context: value * len(context.positions), None, {"position": at}),)]
+    computed: list[int] = []
+    own = cone.after_pattern
+    monkeypatch.setattr(
+        cone, "after_pattern", lambda *given: (computed.extend(len(row[2]) for row in given[3]), own(*given))[1]
+    )
+    agree(subject, edits, target)
+    assert computed[-len(edits) :] == [1] * (len(edits) - 1) + [3]
+
+
 def test_the_base_may_be_noisy_at_the_embeddings() -> None:
     """Causal tracing: noise on the subject's tokens, one clean value put back at a time."""
     clean = trusted("llama")

@@ -21,7 +21,7 @@ from pellucid.core.tokens import Tokens
 from pellucid.engine.cone_block import AFTER_PATTERN, after_pattern, at_one_place, has_halves
 from pellucid.engine.cone_layers import score_from_layers
 from pellucid.engine.cone_onward import Start, onward
-from pellucid.engine.cone_rows import Base, base_runs
+from pellucid.engine.cone_rows import Base, at_some, base_runs
 from pellucid.engine.model_head import LateOutputs
 from pellucid.engine.planning import TOKENS_PER_BATCH, check_cancelled, in_batches, report
 from pellucid.engine.reading import not_nan, read
@@ -154,10 +154,11 @@ def _score_cone(subject: Subject, tokens: Tokens, readout: Readout, entries: Seq
 def _score_runs(subject: Subject, tokens: Tokens, readout: Readout, runs: Sequence[Sequence[Entry]]) -> np.ndarray:
     """Return the scores [sets of all runs, readout.size] of the sets that depart from each run."""
     values = torch.zeros(sum(map(len, runs)), readout.size, dtype=torch.float64)
-    rows = [(number, entry) for number, run in enumerate(runs) for entry in run]
+    whole_rows = [(number, entry) for number, run in enumerate(runs) for entry in run]
     plain = subject.without_edits()
     for forced in readout.forced:
         wanted = list(range(len(tokens) - 1, len(tokens) + len(forced)))
+        rows = [(number, _read_alone(entry, subject.layers - 1, wanted, len(tokens))) for number, entry in whole_rows]
         base = base_runs(subject, tokens.ids + forced, len(tokens), [run[0].run for run in runs], wanted)
         part = replace(readout, parts=tuple(part for part in readout.parts if part.ids[:-1] == forced))
 
@@ -190,6 +191,21 @@ def _ends(
         yield [numbers[i] for i in some], vectors
         done += len(some)
         report(done, len(rows))
+
+
+def _read_alone(entry: Entry, last: int, wanted: Sequence[int], prompt: int) -> Entry:
+    """Return a set of edits behind the last attention for the positions that are read, or one where none is.
+
+    There every position goes its own way, so no other reaches a result.
+    """
+    if entry.layer != last or not entry.own or entry.later or entry.alone or len(entry.at) < 2:
+        return entry
+    places = tuple(p for p in entry.at if p in wanted) or entry.at[:1]
+    own = [at_some(edit, places, prompt) for edit in entry.own]
+    if None in own:
+        return entry
+    kept = tuple(edit for edit in own if edit is not None and edit.where["position"] != ())
+    return replace(entry, own=kept, at=places, start=places[0])
 
 
 def _begun(subject: Subject, base: Base, layer: int, rows: Mapping[int, tuple[int, Entry]]) -> dict[int, Start]:

@@ -130,6 +130,23 @@ def moved(edit: Edit, places: tuple[int, ...], prompt: int) -> Edit:
     return Edit(edit.site, how, value, where, seed=edit.seed)
 
 
+def at_some(edit: Edit, places: tuple[int, ...], prompt: int) -> Edit | None:
+    """Return the edit for some of the positions that it names, counted from the start; None where that is not known."""
+    axes, value, given = parse_site(edit.site).axes, edit.value, edit.where["position"]
+    assert not isinstance(given, slice)
+    named = [p if p >= 0 else prompt + p for p in ((given,) if isinstance(given, int) else given)]
+    chosen = [i for i, p in enumerate(named) if p in places]
+    if edit.how in ("set", "add", "scale"):
+        axis = axes.index("position")
+        if isinstance(value, torch.Tensor) and value.ndim >= len(axes):
+            if value.ndim > len(axes) or value.shape[axis] != len(named):
+                return None
+            value = value.index_select(axis, torch.tensor(chosen, device=value.device))
+    elif edit.how not in ("patch_from", "zero"):
+        return None
+    return replace(edit, value=value, where={**edit.where, "position": tuple(named[i] for i in chosen)})
+
+
 def blocks_of(subject: Subject) -> list[torch.nn.Module]:
     """Return the blocks of a one-stack model in order."""
     layout = subject.need_layout()
