@@ -16,6 +16,7 @@ from pellucid.engine import backward, forward_mode, gradients, reading
 from pellucid.engine.cone_rows import blocks_of
 from pellucid.engine.question import ask
 from pellucid.models.hooks import Hook, hooked
+from tests.engine.short_memory import short_once
 from tests.state import changed, model_state
 from tests.tiny import TINY
 
@@ -129,15 +130,7 @@ def test_blocks_are_computed_again_where_memory_is_short(name: str, monkeypatch:
     question = ask(subject, IDS, target=1)
     points = question.embeddings()[None]
     values, plain = question.gradient(points)
-    own, tries = gradients.backward, []
-
-    def short(*args: torch.Tensor) -> torch.Tensor:
-        tries.append(1)
-        if len(tries) == 1:
-            raise ResourceError("The model ran out of memory on 1 row; use a smaller batch.")
-        return own(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(gradients, "backward", short)
+    tries = short_once(monkeypatch)
     again, recomputed = question.gradient(points)
     assert len(tries) == 2
     torch.testing.assert_close(again, values)
@@ -153,15 +146,7 @@ def test_what_is_put_inside_a_block_is_not_computed_again(inside: str, monkeypat
         subject = subject.with_(Edit("blocks.0.mlp.out", "scale", 2.0))
     question = ask(subject, IDS, target=1)
     points = gradients.site_values(subject, question.tokens, question.readout, site)[None]
-    own, tries = gradients.backward, []
-
-    def short(*args: torch.Tensor) -> torch.Tensor:
-        tries.append(1)
-        if len(tries) == 1:
-            raise ResourceError("The model ran out of memory on 1 row; use a smaller batch.")
-        return own(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(gradients, "backward", short)
+    tries = short_once(monkeypatch)
     with pytest.raises(ResourceError, match="ran out"):
         gradients.value_and_gradient(subject, question.tokens, question.readout, points, site)
     assert tries == [1]

@@ -10,11 +10,11 @@ from transformers.activations import FastGELUActivation, NewGELUActivation
 
 import pellucid
 from pellucid import Target
-from pellucid.core.errors import ResourceError
-from pellucid.engine import forward_mode, gradients, store
+from pellucid.engine import forward_mode, store
 from pellucid.engine.backward import together
 from pellucid.engine.question import ask
 from pellucid.models import kernels
+from tests.engine.short_memory import short_once
 from tests.state import changed, model_state
 from tests.tiny import TINY
 
@@ -61,15 +61,7 @@ def test_blocks_computed_again_take_the_same_kernels(forced: list[int], monkeypa
     question = ask(pellucid.load(TINY["llama"]()), LONG[:60], target=1)
     points = question.embeddings()[None]
     values, plain = question.gradient(points)
-    own, tries = gradients.backward, []
-
-    def short(*args: torch.Tensor) -> torch.Tensor:
-        tries.append(1)
-        if len(tries) == 1:
-            raise ResourceError("The model ran out of memory on 1 row; use a smaller batch.")
-        return own(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(gradients, "backward", short)
+    tries = short_once(monkeypatch)
     again, recomputed = question.gradient(points)
     assert len(tries) == 2
     assert forced

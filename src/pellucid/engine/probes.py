@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,12 +149,10 @@ def _work(subject: Subject, shape: Shape) -> Iterator[object]:
         yield True
         if graph:  # with more gradients, the same again
             columns = scores.reshape(shape.rows, -1)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # operations that are batched one by one
-                if ends:
-                    through_all(columns, ends, leaves, shape.at_once)
-                else:
-                    backward(columns.sum(1, keepdim=True), leaves)
+            if ends:
+                through_all(columns, ends, leaves, shape.at_once)
+            else:
+                backward(columns.sum(1, keepdim=True), leaves)
             yield True
 
 
